@@ -1,0 +1,133 @@
+"""Scores trained runs: one by one, or the average of their probabilities, on valid, test or any text.
+
+python evaluate.py runs/small-1                                  # valid and test at batch 1, every word
+python evaluate.py runs/small-1 runs/small-2 --average           # the mean of their probabilities, as in the paper
+python evaluate.py runs/small-1 --data_path=other/corpus         # another corpus, in the run's own vocabulary
+echo "the company said it will" | python evaluate.py runs/small-1 --stdin --words
+"""
+
+import csv
+import json
+import pathlib
+import sys
+
+import numpy as np
+from absl import flags
+
+import commands
+import corpora
+import reader
+import trained
+from ptb import devices, evaluation
+from ptb.run import RunError
+
+flags.DEFINE_string(
+    "data_path", None, "Text to score, as for train.py, or one text file; by default what the run was trained on."
+)
+flags.DEFINE_multi_enum("split", ["valid", "test"], ["train", "valid", "test"], "Which parts of the text to score.")
+flags.DEFINE_bool("average", False, "Score the mean of the runs' probabilities: of the first, of the first two, … of all.")
+flags.DEFINE_string(
+    "per_token", None, "Also write word, log probability and rank of every word of the last split to this CSV file."
+)
+flags.DEFINE_bool("stdin", False, "Score the sentences on standard input, one a line.")
+flags.DEFINE_bool("carry_state", False, "With --stdin: score them as one text, not each from a fresh state.")
+flags.DEFINE_bool("words", False, "With --stdin: show the log probability of each word.")
+flags.DEFINE_bool("json", False, "Print JSON, one record a line, rather than a table.")
+flags.DEFINE_enum("rnn_mode", "auto", devices.RNN_MODES, "LSTM kernel: see ptb/kernels.py.")
+flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "Of matrix products: see ptb/devices.py.")
+FLAGS = flags.FLAGS
+
+WINDOW = 500  # words at a time; the state is carried on, so that no score depends on it
+
+
+def main(argv):
+    paths = argv[1:]
+    if not paths:
+        raise flags.Error("which run? Name one or more run folders, for example: evaluate.py runs/small-1")
+    for record in score_sentences(open_run(paths[0]), sys.stdin) if FLAGS.stdin else score_runs(paths):
+        print(json.dumps(record) if FLAGS.json else table_row(record), flush=True)
+
+
+def open_run(path):
+    return trained.load(path, FLAGS.rnn_mode, FLAGS.precision)
+
+
+def score_runs(paths):
+    """Yields a record for each run and split, or with --average for each number of runs averaged and split."""
+    vocabulary, mean = None, {}
+    for count, path in enumerate(paths, 1):
+        model, run_vocabulary, run = open_run(path)
+        if FLAGS.average and vocabulary not in (None, run_vocabulary):
+            raise RunError(f"{path}: its vocabulary is not that of {paths[0]}, so their probabilities cannot be averaged")
+        vocabulary = run_vocabulary
+        for split, tokens in texts(run, vocabulary).items():
+            windows = reader.windows(tokens, 1, WINDOW, drop_remainder=False)
+            log_probabilities = -evaluation.carry_through(evaluation.make_eval_step(model), model, windows)[0]
+            if FLAGS.average:
+                mean[split] = evaluation.add_to_mean(mean.get(split), log_probabilities, count)
+                log_probabilities = mean[split]
+            if FLAGS.per_token:
+                ranks = evaluation.carry_through(evaluation.make_rank_step(model), model, windows)[0]
+                write_tokens(FLAGS.per_token, [vocabulary.words[token] for token in tokens[1:]], log_probabilities, ranks)
+            score = evaluation.Score(-float(log_probabilities.sum(dtype=np.float64)), log_probabilities.size)
+            name = f"average of {count}" if FLAGS.average else str(path)
+            yield {"run": name, "split": split, "tokens": score.tokens, "perplexity": score.perplexity}
+
+
+def texts(run, vocabulary):
+    """Returns the ids of each text to score, by name."""
+    data_path = FLAGS.data_path or run.config["data_path"]
+    if data_path and pathlib.Path(data_path).is_file() and not data_path.endswith((".tgz", ".tar.gz")):
+        return {pathlib.Path(data_path).name: reader.read_tokens(data_path, vocabulary)}
+    corpus = corpora.load_corpus(data_path, vocabulary)
+    return {split: getattr(corpus, split) for split in FLAGS.split}
+
+
+def score_sentences(opened, lines):
+    """Yields a record for each line: its log probability in nats, perplexity and number of tokens, `<eos>` included."""
+    model, vocabulary, _ = opened
+    eos = vocabulary.ids[reader.EOS]
+    state = model.initial_state(1)
+    eval_step = evaluation.make_eval_step(model)
+    for line in lines:
+        words = [*line.split(), reader.EOS]
+        ids = vocabulary.encode(words)
+        if not FLAGS.carry_state:
+            state = model.initial_state(1)
+        # A sentence begins where another has ended: its first word is predicted from <eos>.
+        losses, state = eval_step(np.array([[eos, *ids[:-1]]], np.int32), ids[np.newaxis], state)
+        log_probabilities = -losses.numpy()[0].astype(np.float64)
+        score = evaluation.Score(-log_probabilities.sum(), len(words))
+        record = {
+            "sentence": line.strip(),
+            "log_probability": -score.loss,
+            "tokens": score.tokens,
+            "perplexity": score.perplexity,
+        }
+        if FLAGS.words:
+            known = [word if word in vocabulary.ids else f"{word} ({reader.UNK})" for word in words]
+            record["words"] = list(zip(known, log_probabilities.tolist()))
+        yield record
+
+
+def table_row(record):
+    """Returns a record as a line, or several, for people."""
+    if "run" in record:
+        return (
+            f"{record['run']:<32} {record['split']:<8} {record['tokens']:>9,} tokens   perplexity {record['perplexity']:9.3f}"
+        )
+    row = f"log p {record['log_probability']:10.3f}   tokens {record['tokens']:4d}   perplexity {record['perplexity']:10.3f}   "
+    words = [f"    {log_probability:9.3f}  {word}" for word, log_probability in record.get("words", [])]
+    return "\n".join([row + record["sentence"], *words])
+
+
+def write_tokens(path, words, log_probabilities, ranks):
+    """Writes `word, log probability, rank` a line: nats, and 1 where the model held no other word more likely."""
+    with pathlib.Path(path).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["word", "log_probability", "rank"])
+        writer.writerows(zip(words, log_probabilities.tolist(), ranks.tolist()))
+
+
+if __name__ == "__main__":
+    commands.run(main)

@@ -1,0 +1,29 @@
+"""The library: recurrent language models, how they are trained and how they are scored. It knows no command line."""
+
+import contextlib
+import os
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Keeps what native code writes to standard error off it, unless the user has set TensorFlow's own switch for that."""
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        yield
+        return
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+# TensorFlow reports at its start, and when it first looks for a GPU, on CUDA and processor flags: ten lines that no log level
+# silences, on a stream where these commands promise one line for one error.
+os.environ["KERAS_BACKEND"] = "tensorflow"
+with _quiet():
+    import tensorflow
+
+    tensorflow.config.list_physical_devices()

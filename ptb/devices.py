@@ -1,0 +1,64 @@
+"""Which LSTM kernel and which precision a machine gets. Asked for by name, or by "auto"; what cannot be had is an error."""
+
+import pathlib
+
+import tensorflow as tf
+
+RNN_MODES = ("auto", "basic", "fused", "cudnn")
+PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
+
+
+class DeviceError(Exception):
+    """A kernel or precision that this machine does not have."""
+
+
+def visible_gpus():
+    """Returns the GPUs that TensorFlow can use, and lets it take their memory bit by bit rather than all at once."""
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    return gpus
+
+
+def choose_kernel(rnn_mode, gpus):
+    """Returns which of `ptb.kernels` to use: cuDNN's on a GPU and the fused one elsewhere, or the one asked for."""
+    if rnn_mode == "auto":
+        return "cudnn" if gpus else "fused"
+    if rnn_mode == "cudnn" and not gpus:
+        raise DeviceError("--rnn_mode=cudnn: TensorFlow sees no GPU here; use --rnn_mode=fused, or auto")
+    return rnn_mode
+
+
+def choose_precision(precision, gpus, cpu_flags=None):
+    """Returns the name of the precision of matrix products, never "auto".
+
+    float32: as the name says. tf32: NVIDIA's, whose matrix units round the factors to 10 bits of mantissa. bfloat16: factors
+    rounded to 7 bits, sums in float32. Weights, state and everything elementwise are float32 in all three.
+    """
+    if precision == "auto":
+        if gpus:
+            return "tf32" if _compute_capability(gpus[0]) >= (8, 0) else "float32"
+        return "bfloat16" if _has_bfloat16(cpu_flags) else "float32"
+    if precision == "tf32" and not gpus:
+        raise DeviceError("--precision=tf32: TensorFlow sees no GPU here; use --precision=float32, or auto")
+    return precision
+
+
+def product_dtype(precision):
+    """Returns the type of the factors of matrix products, and switches TF32 on or off in all of TensorFlow."""
+    tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
+    return "bfloat16" if precision == "bfloat16" else "float32"
+
+
+def _compute_capability(gpu):
+    return tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
+
+
+def _has_bfloat16(cpu_flags):
+    """Returns whether the processor multiplies matrices in bfloat16 (AMX or AVX-512), by the flags that Linux lists."""
+    if cpu_flags is None:
+        try:
+            cpu_flags = pathlib.Path("/proc/cpuinfo").read_text()
+        except OSError:
+            return False
+    return "amx_bf16" in cpu_flags or "avx512_bf16" in cpu_flags

@@ -1,0 +1,81 @@
+"""Scores of a text under a model: every prediction counts once, and a perplexity is derived from sums at the very end."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+
+class Score(NamedTuple):
+    """The total negative log-likelihood in nats of `tokens` predictions."""
+
+    loss: float
+    tokens: int
+
+    @property
+    def perplexity(self):
+        return perplexity(self.loss, self.tokens)
+
+
+def perplexity(loss, tokens):
+    """Returns exp(loss / tokens) for a total loss in nats; infinite where that is more than a float can hold."""
+    try:
+        return math.exp(loss / tokens)
+    except OverflowError:
+        return math.inf
+
+
+def make_eval_step(model):
+    """Returns the compiled `eval_step(inputs, targets, state) -> (losses [batch, num_steps] in nats, state)`.
+
+    Traced once for windows of every shape.
+    """
+    return _compile(model, model.losses_of)
+
+
+def make_rank_step(model):
+    """Returns the compiled `rank_step(inputs, targets, state) -> (ranks [batch, num_steps], state)`.
+
+    A target's rank is one more than the number of words that the model holds more likely.
+    """
+
+    def ranks_of(inputs, targets, state):
+        logits, state = model(inputs, state)
+        more_likely = logits > tf.gather(logits, targets, batch_dims=2)[..., tf.newaxis]
+        return 1 + tf.reduce_sum(tf.cast(more_likely, tf.int32), -1), state
+
+    return _compile(model, ranks_of)
+
+
+def _compile(model, step):
+    ids = tf.TensorSpec([None, None], tf.int32)
+    state = tf.nest.map_structure(lambda tensor: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype), model.initial_state(1))
+    return tf.function(lambda *arguments: step(*arguments), autograph=False, input_signature=[ids, ids, state])
+
+
+def carry_through(step, model, windows):
+    """Runs a step over all `windows`, the state carried on. Returns what it gives for each target, `[batch, total steps]`."""
+    state, results = None, []
+    for inputs, targets in windows:
+        state = state or model.initial_state(len(inputs))
+        result, state = step(inputs, targets, state)
+        results.append(result)
+    return np.concatenate(results, axis=1)
+
+
+def score(eval_step, model, windows):
+    """Returns the `Score` of a text that has been cut into `windows`."""
+    losses = carry_through(eval_step, model, windows)
+    return Score(float(losses.sum(dtype=np.float64)), losses.size)
+
+
+def add_to_mean(mean, log_probabilities, count):
+    """Returns log of the mean of `count` models' probabilities, float64, from that of all but the last and the last's.
+
+    The arithmetic mean of the probabilities, as in section 4.1 of the paper, not of the logits.
+    """
+    log_probabilities = np.asarray(log_probabilities, np.float64)
+    if count == 1:
+        return log_probabilities
+    return np.logaddexp(mean + math.log((count - 1) / count), log_probabilities - math.log(count))

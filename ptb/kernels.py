@@ -1,0 +1,175 @@
+"""The LSTM over a window of time steps, three times: `basic` to read, `fused` for the CPU, `cudnn` for the GPU.
+
+All three compute the same function with the same weights, in Keras's layout (gates i, f, g, o side by side):
+
+    z_t = x_t W + h_{t-1} R + b          W: [input, 4 units], R: [units, 4 units], b: [4 units]
+    i, f, g, o = σ(z_i), σ(z_f), tanh(z_g), σ(z_o)
+    c_t = f ∘ c_{t-1} + i ∘ g
+    h_t = o ∘ tanh(c_t)                  (Zaremba et al. 2014, section 3.1)
+
+Each takes `inputs [num_steps, batch, input]` and a state of `[batch, units]`, time first because that is the order in which
+the recurrence reads, and returns the outputs `[num_steps, batch, units]` and the last state. `product_dtype` is the type of
+the factors of matrix products (bfloat16 or that of the weights); weights, state and everything elementwise keep theirs.
+"""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+
+class LSTMState(NamedTuple):
+    """What one LSTM layer carries from one time step to the next, each `[batch, units]`."""
+
+    hidden: tf.Tensor
+    cell: tf.Tensor
+
+
+def product(a, b, dtype, **transposes):
+    """Returns the matrix product of `a` and `b`, whose factors are rounded to `dtype`, in the type of `a`."""
+    return tf.cast(tf.matmul(tf.cast(a, dtype), tf.cast(b, dtype), **transposes), a.dtype)
+
+
+def basic(inputs, state, kernel, recurrent_kernel, bias, product_dtype):
+    """The equations above as they stand, one time step after the other; TensorFlow derives the gradient."""
+
+    def step(state, x):
+        z = product(x, kernel, product_dtype) + product(state.hidden, recurrent_kernel, product_dtype) + bias
+        i, f, g, o = tf.split(z, 4, axis=-1)
+        cell = tf.sigmoid(f) * state.cell + tf.sigmoid(i) * tf.tanh(g)
+        hidden = tf.sigmoid(o) * tf.tanh(cell)
+        return LSTMState(hidden, cell)
+
+    states = _scan(step, inputs, LSTMState(*state))
+    return states.hidden, LSTMState(states.hidden[-1], states.cell[-1])
+
+
+def fused(inputs, state, kernel, recurrent_kernel, bias, product_dtype):
+    """The same with only `h R` and the elementwise operations left inside the loop, and a gradient written by hand.
+
+    The inputs of all time steps are multiplied by W at once, before the loop. In the backward loop only dh and dc depend on
+    the step after; every factor that they are multiplied by is computed for all steps at once beforehand:
+
+        dc_t = dc_{t+1} ∘ f_{t+1} + dh_t ∘ o (1 - tanh² c_t)
+        dz_i, dz_f, dz_g = dc_t ∘ [g i (1 - i),  c_{t-1} f (1 - f),  i (1 - g²)]
+        dz_o = dh_t ∘ tanh(c_t) o (1 - o)
+        dh_{t-1} = dy_{t-1} + dz_t Rᵀ
+
+    after which dW, dR, db and dx are one large product or sum each, where automatic differentiation makes one for each step.
+    """
+
+    @tf.custom_gradient
+    def run(inputs, hidden, cell, kernel, recurrent_kernel, bias):
+        factor = tf.cast(recurrent_kernel, product_dtype)
+        projected = _over_steps(inputs, kernel, product_dtype) + bias
+        outputs, cells, *gates = _fused_forward(projected, hidden, cell, factor, product_dtype)
+
+        def gradient(d_outputs, d_hidden, d_cell):
+            factors = _gradient_factors(*gates, cells, tf.concat([cell[tf.newaxis], cells[:-1]], 0))
+            d_hidden, d_cell, dz = _fused_backward(d_outputs, d_hidden, d_cell, factors, factor, product_dtype)
+            previous_outputs = tf.concat([hidden[tf.newaxis], outputs[:-1]], 0)
+            return (
+                _over_steps(dz, kernel, product_dtype, transpose_b=True),
+                d_hidden,
+                d_cell,
+                product(_rows(inputs), _rows(dz), product_dtype, transpose_a=True),
+                product(_rows(previous_outputs), _rows(dz), product_dtype, transpose_a=True),
+                tf.reduce_sum(_rows(dz), 0),
+            )
+
+        return (outputs, outputs[-1], cells[-1]), gradient
+
+    outputs, hidden, cell = run(inputs, state.hidden, state.cell, kernel, recurrent_kernel, bias)
+    return outputs, LSTMState(hidden, cell)
+
+
+def _fused_forward(projected, hidden, cell, recurrent_kernel, product_dtype):
+    """Returns h, c, i and f side by side, g and o of all time steps, each `[num_steps, batch, units (i and f: 2 units)]`."""
+    units = recurrent_kernel.shape[0]
+
+    def step(carry, x):
+        hidden, cell, *_ = carry
+        z_if, z_g, z_o = tf.split(x + product(hidden, recurrent_kernel, product_dtype), [2 * units, units, units], -1)
+        i_f, g, o = tf.sigmoid(z_if), tf.tanh(z_g), tf.sigmoid(z_o)
+        i, f = tf.split(i_f, 2, -1)
+        cell = f * cell + i * g
+        return o * tf.tanh(cell), cell, i_f, g, o
+
+    return _scan(step, projected, (hidden, cell, tf.concat([cell, cell], -1), cell, cell))
+
+
+def _gradient_factors(i_f, g, o, cells, previous_cells):
+    """Returns what dh is multiplied by on its way to dc and to dz_o, and dc on its way to dz_i, dz_f, dz_g and dc_{t-1}."""
+    i, f = tf.split(i_f, 2, -1)
+    tanh_cells = tf.tanh(cells)
+    to_cell = o * (1 - tf.square(tanh_cells))
+    to_output_gate = tanh_cells * o * (1 - o)
+    to_other_gates = tf.concat([g * i * (1 - i), previous_cells * f * (1 - f), i * (1 - tf.square(g))], -1)
+    return to_cell, to_output_gate, to_other_gates, f
+
+
+def _fused_backward(d_outputs, d_hidden, d_cell, factors, recurrent_kernel, product_dtype):
+    """Returns dh and dc before the window, each `[batch, units]`, and dz `[num_steps, batch, 4 units]`."""
+
+    def step(carry, elements):
+        d_hidden, d_cell, _ = carry
+        d_output, to_cell, to_output_gate, to_other_gates, forget = elements
+        d_hidden += d_output
+        d_cell += d_hidden * to_cell
+        dz = tf.concat([tf.tile(d_cell, [1, 3]) * to_other_gates, d_hidden * to_output_gate], -1)
+        return product(dz, recurrent_kernel, product_dtype, transpose_b=True), d_cell * forget, dz
+
+    initial = (d_hidden, d_cell, tf.tile(d_cell, [1, 4]))
+    d_hidden, d_cell, dz = _scan(step, (d_outputs, *factors), initial, reverse=True)
+    return d_hidden[0], d_cell[0], dz
+
+
+def cudnn(inputs, state, kernel, recurrent_kernel, bias, product_dtype):
+    """The same by NVIDIA's cuDNN, GPU only. Its state and elementwise operations have `product_dtype` too.
+
+    cuDNN keeps the weights of a layer in one vector: the transposed gates of W, then those of R, then two biases, of which
+    the second is zero here. Its gate order, i f g o, is Keras's.
+    """
+    units = recurrent_kernel.shape[0]
+    matrices = [*tf.split(kernel, 4, axis=1), *tf.split(recurrent_kernel, 4, axis=1)]
+    weights = [tf.reshape(tf.transpose(matrix), [-1]) for matrix in matrices]
+    parameters = tf.concat([*weights, bias, tf.zeros([4 * units], bias.dtype)], 0)
+    outputs, hidden, cell, _, _ = tf.raw_ops.CudnnRNNV2(
+        input=tf.cast(inputs, product_dtype),
+        input_h=tf.cast(state.hidden, product_dtype)[tf.newaxis],
+        input_c=tf.cast(state.cell, product_dtype)[tf.newaxis],
+        params=tf.cast(parameters, product_dtype),
+        rnn_mode="lstm",
+        is_training=True,
+    )
+    state = LSTMState(tf.cast(hidden[0], inputs.dtype), tf.cast(cell[0], inputs.dtype))
+    return tf.cast(outputs, inputs.dtype), state
+
+
+KERNELS = {"basic": basic, "fused": fused, "cudnn": cudnn}
+
+
+def _rows(sequence):
+    """Returns a `[num_steps, batch, size]` sequence as the rows of one matrix."""
+    return tf.reshape(sequence, [-1, sequence.shape[-1]])
+
+
+def _over_steps(sequence, matrix, product_dtype, **transposes):
+    """Returns the product of every time step with `matrix`, in one call: TensorFlow's batched product is slower."""
+    result = product(_rows(sequence), matrix, product_dtype, **transposes)
+    return tf.reshape(result, [*_shape(sequence)[:2], result.shape[-1]])
+
+
+def _shape(tensor):
+    """Returns the static dimensions where they are known, so that what is built from them stays static."""
+    return [dynamic if static is None else static for static, dynamic in zip(tensor.shape, tf.unstack(tf.shape(tensor)))]
+
+
+def _scan(step, sequences, initial, reverse=False):
+    """`tf.scan`, unrolled where the number of time steps is known when the graph is built, which is faster."""
+    num_steps = tf.nest.flatten(sequences)[0].shape[0]
+    if num_steps is None:
+        return tf.scan(step, sequences, initial, reverse=reverse)
+    carry, carries = initial, [None] * num_steps
+    for t in reversed(range(num_steps)) if reverse else range(num_steps):
+        carry = carries[t] = step(carry, tf.nest.map_structure(lambda sequence, t=t: sequence[t], sequences))
+    return tf.nest.map_structure(lambda *steps: tf.stack(steps), *carries)

@@ -1,0 +1,47 @@
+"""Fixtures: where PTB is, and how the commands are run as processes of their own."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def ptb_path():
+    """The folder with the real data, from PTB_DATA or beside the checkout; skips where there is none."""
+    for folder in (os.environ.get("PTB_DATA"), ROOT.parent / "shared" / "ptb"):
+        if folder and pathlib.Path(folder, "ptb.train.txt").exists():
+            return str(folder)
+    pytest.skip("no PTB: set PTB_DATA to the folder with ptb.train.txt")
+
+
+@pytest.fixture(scope="session")
+def command():
+    """Returns `command("train.py", "--model=test", …, stdin=…)`, which runs it as a user would."""
+
+    def run(script, *arguments, stdin=None, **options):
+        return subprocess.run(
+            [sys.executable, str(ROOT / script), *map(str, arguments)],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            **options,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory):
+    """A folder with three tiny texts, large enough for a handful of the test configuration's windows."""
+    folder = tmp_path_factory.mktemp("tiny")
+    sentence = "the cat sees the dogs and the dogs see <unk>\n"
+    for split, lines in (("train", 40), ("valid", 12), ("test", 13)):
+        (folder / f"{split}.txt").write_text(sentence * lines)
+    return folder

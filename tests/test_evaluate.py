@@ -1,0 +1,153 @@
+"""Scores against a straightforward scorer in NumPy, the paper's averaging, and the evaluate.py command."""
+
+import csv
+import json
+import math
+import pathlib
+
+import numpy as np
+import oracle
+import pytest
+
+import reader
+from ptb import evaluation
+from ptb.model import LanguageModel
+
+TOKENS = np.random.default_rng(0).integers(0, 30, 101).astype(np.int32)
+
+
+def model(seed=0, rnn_mode="fused"):
+    return LanguageModel(30, 8, 2, init_scale=0.7, seed=seed, rnn_mode=rnn_mode)
+
+
+def numpy_losses(scored, tokens):
+    weights = {variable.path.removeprefix(f"{scored.name}/"): variable.numpy() for variable in scored.trainable_variables}
+    return oracle.language_model_losses(weights, tokens[np.newaxis, :-1], tokens[np.newaxis, 1:], num_layers=2)[0]
+
+
+@pytest.mark.parametrize("window", [1, 7, 50, 500])
+def test_every_prediction_counts_once_whatever_the_window(window):
+    scored = model()
+    windows = reader.windows(TOKENS, 1, window, drop_remainder=False)
+    score = evaluation.score(evaluation.make_eval_step(scored), scored, windows)
+    assert score.tokens == 100
+    assert score.perplexity == pytest.approx(math.exp(numpy_losses(scored, TOKENS).mean()), rel=1e-5)
+
+
+def test_the_average_is_of_probabilities():
+    losses = [numpy_losses(model(seed), TOKENS) for seed in range(3)]
+    mean = None
+    for count, loss in enumerate(losses, 1):
+        mean = evaluation.add_to_mean(mean, -loss, count)
+        np.testing.assert_allclose(np.exp(mean), np.mean([np.exp(-loss) for loss in losses[:count]], axis=0), rtol=1e-12)
+
+
+def test_the_mean_survives_probabilities_that_are_no_floats():
+    mean = evaluation.add_to_mean(np.array([-2000.0]), np.array([-2000.0]), 2)
+    assert mean[0] == pytest.approx(-2000)
+
+
+def test_ranks_by_hand():
+    scored = model()
+    windows = reader.windows(TOKENS, 1, 40, drop_remainder=False)
+    ranks = evaluation.carry_through(evaluation.make_rank_step(scored), scored, windows)[0]
+    logits, _ = scored(TOKENS[np.newaxis, :-1], scored.initial_state(1))
+    order = np.argsort(-logits.numpy()[0], axis=-1)
+    np.testing.assert_array_equal(ranks, [1 + list(row).index(target) for row, target in zip(order, TOKENS[1:])])
+
+
+def test_perplexity_of_a_uniform_guess_and_of_the_unbearable():
+    assert evaluation.perplexity(100 * math.log(50), 100) == pytest.approx(50)
+    assert evaluation.perplexity(1e6, 1) == math.inf
+
+
+@pytest.fixture(scope="module")
+def runs(command, tiny_corpus, tmp_path_factory):
+    """Two runs of the test configuration."""
+    folder = tmp_path_factory.mktemp("runs")
+    for seed in (1, 2):
+        process = command(
+            "train.py",
+            "--model=test",
+            f"--data_path={tiny_corpus}",
+            f"--save_path={folder / str(seed)}",
+            f"--seed={seed}",
+        )
+        assert process.returncode == 0, process.stderr
+    return [str(folder / "1"), str(folder / "2")]
+
+
+def records(process):
+    assert process.returncode == 0, process.stderr
+    return [json.loads(line) for line in process.stdout.splitlines()]
+
+
+def test_the_command_scores_runs_and_their_average(command, runs):
+    single = records(command("evaluate.py", *runs, "--json"))
+    assert [(r["run"], r["split"]) for r in single] == [(run, split) for run in runs for split in ("valid", "test")]
+    results = [json.loads(pathlib.Path(run, "result.json").read_text())["test_perplexity"] for run in runs]
+    assert [r["perplexity"] for r in single if r["split"] == "test"] == pytest.approx(results, rel=1e-6)
+    averaged = records(command("evaluate.py", *runs, "--average", "--split=test", "--json"))
+    assert [r["run"] for r in averaged] == ["average of 1", "average of 2"]
+    assert averaged[0]["perplexity"] == pytest.approx(results[0], rel=1e-6)
+    assert averaged[1]["perplexity"] < max(results)
+
+
+def test_the_command_scores_another_file_and_writes_each_word(command, runs, tmp_path):
+    text = tmp_path / "other.txt"
+    text.write_text("the zebra sees the dogs\n")
+    process = command("evaluate.py", runs[0], f"--data_path={text}", f"--per_token={tmp_path / 'words.csv'}")
+    assert process.returncode == 0, process.stderr
+    assert "other.txt" in process.stdout
+    assert "1" in process.stderr  # one word unknown, said once
+    assert process.stderr.count("\n") == 1
+    with open(tmp_path / "words.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["word"] for row in rows] == ["<unk>", "sees", "the", "dogs", "<eos>"]
+    total = -sum(float(row["log_probability"]) for row in rows)
+    assert f"{math.exp(total / 5):.3f}" in process.stdout
+    assert all(int(row["rank"]) >= 1 for row in rows)
+
+
+def test_sentences_on_standard_input(command, runs):
+    text = "the cat sees the dogs\nthe dogs see\n"
+    fresh = records(command("evaluate.py", runs[0], "--stdin", "--json", "--words", stdin=text))
+    carried = records(command("evaluate.py", runs[0], "--stdin", "--json", "--carry_state", stdin=text))
+    assert [r["tokens"] for r in fresh] == [6, 4]
+    assert fresh[0]["log_probability"] == pytest.approx(sum(p for _, p in fresh[0]["words"]), rel=1e-6)
+    assert fresh[0]["log_probability"] == carried[0]["log_probability"]
+    assert fresh[1]["log_probability"] != carried[1]["log_probability"]
+    assert [word for word, _ in fresh[1]["words"]] == ["the", "dogs", "see", "<eos>"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ([], "which run?"),
+        (["no/such/run"], "no/such/run: holds no run"),
+        (["--split=all"], "train|valid|test"),
+    ],
+)
+def test_a_wrong_command_line_gets_one_line(command, wrong, message):
+    process = command("evaluate.py", *wrong)
+    assert process.returncode in (1, 2)
+    assert message in process.stderr
+    assert process.stderr.count("\n") == 1
+
+
+def test_runs_with_different_vocabularies_cannot_be_averaged(command, runs, tmp_path):
+    for split, lines in (("train", 40), ("valid", 20), ("test", 10)):
+        (tmp_path / f"{split}.txt").write_text("another set of words <unk>\n" * lines)
+    other = tmp_path / "other"
+    assert command("train.py", "--model=test", f"--data_path={tmp_path}", f"--save_path={other}").returncode == 0
+    process = command("evaluate.py", runs[0], other, "--average")
+    assert process.returncode == 1
+    assert "its vocabulary is not that of" in process.stderr
+    assert process.stderr.count("\n") == 1
+
+
+def test_the_test_text_of_ptb_has_82429_predictions(ptb_path):
+    vocabulary = reader.read_corpus(ptb_path).vocabulary
+    tokens = reader.read_tokens(f"{ptb_path}/ptb.test.txt", vocabulary)
+    windows = reader.windows(tokens, 1, 500, drop_remainder=False)
+    assert sum(targets.size for _, targets in windows) == 82_429

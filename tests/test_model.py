@@ -1,0 +1,121 @@
+"""The whole model: sizes, initial weights, dropout by the numbers, and its losses against NumPy."""
+
+import keras
+import numpy as np
+import oracle
+import pytest
+import tensorflow as tf
+
+from configs import CONFIGS
+from ptb.model import LanguageModel
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("small", 4_651_600), ("medium", 19_775_200), ("large", 66_022_000), ("test", 50_040)]
+)
+def test_parameter_counts_are_the_published_ones(name, parameters):
+    model = CONFIGS[name].make_model(10_000)
+    assert sum(int(np.prod(variable.shape)) for variable in model.trainable_variables) == parameters
+
+
+def test_weights_start_uniform_in_init_scale_but_for_the_lstm_biases():
+    model = LanguageModel(500, 40, 2, init_scale=0.05, forget_bias=0.25)
+    for variable in model.trainable_variables:
+        values = variable.numpy()
+        if variable.name == "bias":
+            np.testing.assert_array_equal(values, np.repeat([0, 0.25, 0, 0], 40))
+        else:
+            assert np.abs(values).max() <= 0.05
+            assert values.std() == pytest.approx(0.05 / np.sqrt(3), rel=0.1)
+    first, second = model.recurrent_layers
+    assert not np.array_equal(first.kernel, second.kernel)
+
+
+def test_the_seed_decides_the_weights():
+    weights = [LanguageModel(30, 4, 2, seed=seed).get_weights() for seed in (1, 1, 2)]
+    for one, same in zip(weights[0], weights[1]):
+        np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(weights[0][0], weights[2][0])
+
+
+@pytest.mark.parametrize("rnn_mode", ["basic", "fused"])
+def test_losses_are_numpys_and_calls_logits_agree_with_them(rnn_mode):
+    model = LanguageModel(30, 6, 2, init_scale=0.8, rnn_mode=rnn_mode)
+    rng = np.random.default_rng(0)
+    inputs, targets = rng.integers(0, 30, (2, 3, 7)).astype(np.int32)
+    weights = {variable.path.removeprefix(f"{model.name}/"): variable.numpy() for variable in model.trainable_variables}
+    wanted = oracle.language_model_losses(weights, inputs, targets, num_layers=2)
+    losses, state = model.losses_of(inputs, targets, model.initial_state(3))
+    np.testing.assert_allclose(losses, wanted, rtol=1e-4)
+    logits, same_state = model(inputs, model.initial_state(3))
+    log_probabilities = oracle.log_softmax(logits.numpy())
+    np.testing.assert_allclose(-np.take_along_axis(log_probabilities, targets[..., None], -1)[..., 0], wanted, rtol=1e-4)
+    tf.nest.map_structure(np.testing.assert_array_equal, state, same_state)
+
+
+def test_lstm_weights_move_to_and_from_keras_unchanged():
+    ours = LanguageModel(30, 6, 1).recurrent_layers[0]
+    theirs = keras.layers.LSTM(6)
+    theirs.build((None, None, 6))
+    assert [(v.name, v.shape) for v in ours.variables] == [(v.name, v.shape) for v in theirs.cell.trainable_variables]
+    ours.set_weights(theirs.get_weights())
+    theirs.set_weights(ours.get_weights())
+
+
+def features(model, inputs, seed):
+    return model.features(inputs, model.initial_state(len(inputs)), training=True, dropout_seed=tf.constant(seed))[0].numpy()
+
+
+def test_dropout_draws_a_new_mask_at_each_time_step_and_follows_the_seed():
+    model = LanguageModel(30, 200, 1, keep_prob=0.5, init_scale=0.5)
+    inputs = np.zeros((4, 6), np.int32)
+    masks = features(model, inputs, [1, 7]) == 0  # before the softmax
+    assert masks.mean() == pytest.approx(0.5, abs=0.03)
+    for t in range(1, 6):
+        assert (masks[t] != masks[0]).mean() == pytest.approx(0.5, abs=0.1)
+    np.testing.assert_array_equal(masks, features(model, inputs, [1, 7]) == 0)
+    for other in ([1, 8], [2, 7]):
+        assert (masks != (features(model, inputs, other) == 0)).mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_dropout_keeps_the_mean_and_is_off_outside_training():
+    model = LanguageModel(30, 64, 1, keep_prob=0.8, init_scale=0.5)
+    inputs = np.zeros((50, 20), np.int32)
+    dropped, _ = model.features(inputs, model.initial_state(50), True, tf.constant([0, 0]))
+    assert (dropped.numpy() == 0).mean() == pytest.approx(0.2, abs=0.01)
+    without, _ = model.features(inputs, model.initial_state(50))
+    model.keep_prob = 1.0
+    np.testing.assert_array_equal(without, model.features(inputs, model.initial_state(50), True, tf.constant([0, 0]))[0])
+
+
+@pytest.mark.parametrize("rnn_mode", ["basic", "fused"])
+def test_no_dropout_on_recurrent_connections(rnn_mode):
+    """With an embedding of zeros dropout cannot touch the input, so a first layer that is still exact was reached by none."""
+    model = LanguageModel(30, 16, 1, keep_prob=0.5, init_scale=0.5, rnn_mode=rnn_mode)
+    model.embedding.assign(tf.zeros_like(model.embedding))
+    rng = np.random.default_rng(0)
+    state = tf.nest.map_structure(lambda t: tf.constant(rng.normal(size=t.shape), tf.float32), model.initial_state(4))
+    inputs = np.zeros((4, 6), np.int32)
+    dropped, last = model.features(inputs, state, training=True, dropout_seed=tf.constant([1, 1]))
+    exact, exact_last = model.features(inputs, state)
+    tf.nest.map_structure(np.testing.assert_array_equal, last, exact_last)
+    kept = dropped.numpy() != 0
+    np.testing.assert_allclose(dropped.numpy()[kept], 2 * exact.numpy()[kept], rtol=1e-6)
+
+
+def test_dropout_stands_on_the_embedding_between_the_layers_and_before_the_softmax():
+    """A mask on each: what a layer gives changes with the masks of its input, and its own output has zeros in it."""
+    model = LanguageModel(30, 32, 2, keep_prob=0.5, init_scale=0.5)
+    inputs = np.arange(24, dtype=np.int32).reshape(4, 6)
+    states = [model.features(inputs, model.initial_state(4), True, tf.constant([1, step]))[1] for step in (1, 2)]
+    first, second = zip(*states)
+    assert not np.allclose(first[0].hidden, first[1].hidden)  # the embedding's output is dropped
+    model.embedding.assign(tf.zeros_like(model.embedding))  # now the first layer is the same whatever the masks …
+    states = [model.features(inputs, model.initial_state(4), True, tf.constant([1, step]))[1] for step in (1, 2)]
+    first, second = zip(*states)
+    np.testing.assert_array_equal(first[0].hidden, first[1].hidden)
+    model.recurrent_layers[0].bias.assign(tf.ones_like(model.recurrent_layers[0].bias))
+    states = [model.features(inputs, model.initial_state(4), True, tf.constant([1, step]))[1] for step in (1, 2)]
+    first, second = zip(*states)
+    np.testing.assert_array_equal(first[0].hidden, first[1].hidden)
+    assert not np.allclose(second[0].hidden, second[1].hidden)  # … but the second sees a dropped copy of it

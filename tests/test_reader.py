@@ -1,0 +1,387 @@
+"""reader.py against hand-worked cases, the tutorial's expressions, PTB, and files that are not what they seem."""
+
+import collections
+import gzip
+import logging
+import os
+import resource
+import subprocess
+import sys
+import tarfile
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import reader
+from reader import EOS, UNK, DataError, Vocabulary
+
+TRAIN = "the cat saw the dog\nthe <unk> sat\n"
+VALID = "the dog sat\n"
+TEST = "the cat sat\nthe dog saw\n"
+FILES = {"ptb.train.txt": TRAIN, "ptb.valid.txt": VALID, "ptb.test.txt": TEST}
+
+
+def write_files(folder, files):
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder
+
+
+def tar_member(name, content=b"", **fields):
+    """A member as bytes; `fields` of the header are set last, and so need not be true."""
+    content = content if isinstance(content, bytes) else content.encode()
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    for field, value in fields.items():
+        setattr(member, field, value)
+    return member.tobuf(tarfile.GNU_FORMAT) + content + bytes(-len(content) % tarfile.BLOCKSIZE)
+
+
+def tgz(*members):
+    return gzip.compress(b"".join(members) + bytes(2 * tarfile.BLOCKSIZE), mtime=0)
+
+
+def members_of(files, folder="./simple-examples/data/"):
+    return [tar_member(folder + name, content) for name, content in files.items()]
+
+
+def assert_data_error(error, *fragments):
+    message = str(error.value)
+    assert "\n" not in message
+    for fragment in fragments:
+        assert fragment in message
+
+
+def test_ids_go_by_descending_count_then_word():
+    vocabulary = Vocabulary.build(["b", "a", "c", "a", "b", "d", "a"])
+    assert vocabulary.words == ("a", "b", "c", "d")
+    assert vocabulary.ids == {"a": 0, "b": 1, "c": 2, "d": 3}
+    assert len(vocabulary) == 4
+    assert vocabulary == Vocabulary.build(["c", "b", "a", "a", "d", "b", "a"]) != Vocabulary(("b", "a", "c", "d"))
+
+
+def test_encode_maps_other_words_to_unk_or_refuses_them():
+    tokens = Vocabulary((UNK, "a", "b")).encode(["b", "x", "a"])
+    assert tokens.dtype == np.int32
+    assert tokens.tolist() == [2, 0, 1]
+    with pytest.raises(DataError, match="'x' is not in the vocabulary"):
+        Vocabulary(("a", "b")).encode(["b", "x", "a"])
+
+
+def test_vocabulary_is_saved_one_word_a_line(tmp_path):
+    vocabulary = Vocabulary.build(["naïve", "日本", EOS, UNK, EOS, "\ufeff", "a\u200bb"])
+    path = tmp_path / "vocabulary.txt"
+    path.write_text("an older vocabulary\n")
+    vocabulary.save(path)
+    assert path.read_bytes().decode() == "".join(word + "\n" for word in vocabulary.words)
+    assert Vocabulary.load(path) == vocabulary
+    assert os.listdir(tmp_path) == ["vocabulary.txt"]
+
+
+def test_a_failed_save_leaves_the_old_vocabulary(tmp_path):
+    old, new = Vocabulary(("old",)), Vocabulary(tuple(f"word{index}" for index in range(10_000)))
+    old.save(tmp_path / "vocabulary.txt")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            new.save(tmp_path / "vocabulary.txt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert Vocabulary.load(tmp_path / "vocabulary.txt") == old
+
+
+@pytest.mark.parametrize(
+    ("content", "fragment"),
+    [
+        (None, "cannot be read (No such file or directory)"),
+        (b"", "is empty or cut off"),
+        (b"the\ncat\nsa", "is empty or cut off"),
+        (b"the\n\ncat\n", "entry 2 of the vocabulary, '', is not one word"),
+        (b"the\ncat sat\n", "entry 2 of the vocabulary, 'cat sat', is not one word"),
+        (b"the\ncat\nthe\n", "entry 3 of the vocabulary, 'the', stands there twice"),
+        (b"the\ncat\0\n", "line 2 holds a zero byte"),
+        (b"the\ncaf\xe9\n", "line 2 is not UTF-8"),
+        (b"a" * (reader.MAX_LINE_BYTES + 1), "line 1 has over"),
+    ],
+)
+def test_what_is_no_vocabulary(tmp_path, content, fragment):
+    path = tmp_path / "vocabulary.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError) as error:
+        Vocabulary.load(path)
+    assert_data_error(error, str(path), fragment)
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        (" a b \n c \n", "a b <eos> c <eos>"),
+        ("a b\nc\n", "a b <eos> c <eos>"),
+        ("a\n\nb\n", "a <eos> <eos> b <eos>"),
+        ("a\nb", "a <eos> b <eos>"),
+        ("a\r\nb\r\n", "a <eos> b <eos>"),
+        ("a\u2028b\x0bc\x85d\n", "a b c d <eos>"),
+        ("\ufeffa\nb\n", "a <eos> b <eos>"),
+    ],
+    ids=repr,
+)
+def test_every_line_ends_in_one_eos(tmp_path, text, tokens):
+    vocabulary = Vocabulary(("a", "b", "c", "d", EOS))
+    write_files(tmp_path, {"text.txt": text})
+    encoded = reader.read_tokens(tmp_path / "text.txt", vocabulary)
+    assert encoded.dtype == np.int32
+    assert [vocabulary.words[index] for index in encoded] == tokens.split()
+
+
+def test_corpus_worked_by_hand():
+    corpus = reader.build_corpus(TRAIN.splitlines(), VALID.splitlines(), TEST.splitlines())
+    assert corpus.vocabulary.words == ("the", EOS, UNK, "cat", "dog", "sat", "saw")
+    assert corpus.train.tolist() == [0, 3, 6, 0, 4, 1, 0, 2, 5, 1]
+    assert corpus.valid.tolist() == [0, 4, 5, 1]
+    assert corpus.test.tolist() == [0, 3, 5, 1, 0, 4, 6, 1]
+
+
+def test_every_layout_gives_the_same_corpus(tmp_path, monkeypatch):
+    expected = reader.build_corpus(TRAIN.splitlines(), VALID.splitlines(), TEST.splitlines())
+    short = {name.removeprefix("ptb."): content for name, content in FILES.items()}
+    others = {"ptb.char.train.txt": "t h e", "README": "not a text of the corpus"}
+    write_files(tmp_path / "ptb", FILES | others)
+    write_files(tmp_path / "short", short)
+    write_files(tmp_path / "simple-examples/data", FILES)
+    unrelated = [tar_member("./simple-examples/ptb.train.txt", "lone"), tar_member("../x", "y"), *members_of(others)]
+    (tmp_path / "simple-examples.tgz").write_bytes(tgz(*unrelated, *members_of(FILES)))
+    (tmp_path / "flat.tgz").write_bytes(tgz(*members_of(short, folder="")))
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for path in (tmp_path / "ptb", "~/ptb", "short", "simple-examples", "simple-examples.tgz", "flat.tgz"):
+        corpus = reader.read_corpus(path)
+        assert corpus.vocabulary == expected.vocabulary
+        for split in reader.SPLITS:
+            np.testing.assert_array_equal(getattr(corpus, split), getattr(expected, split))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_vocabulary_given_encodes_every_split(tmp_path):
+    vocabulary = Vocabulary((EOS, UNK, "dog", "the"))
+    corpus = reader.read_corpus(write_files(tmp_path, FILES), vocabulary)
+    assert corpus.vocabulary is vocabulary
+    assert corpus.train.tolist() == [3, 1, 1, 3, 2, 0, 3, 1, 1, 0]
+    assert corpus.valid.tolist() == [3, 2, 1, 0]
+
+
+def test_unknown_words_become_unk_with_one_warning(tmp_path, caplog):
+    folder = write_files(tmp_path, FILES | {"ptb.valid.txt": "the ox sat\nox\n", "ptb.test.txt": "a dog <unk>\n"})
+    corpus = reader.read_corpus(folder)
+    assert corpus.valid.tolist() == [0, 2, 5, 1, 2, 1]
+    assert corpus.test.tolist() == [2, 4, 2, 1]
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage() == (
+        f"words outside the vocabulary, read as <unk>: 3 (2 in {folder}/ptb.valid.txt, 1 in {folder}/ptb.test.txt)"
+    )
+
+
+def test_the_warning_is_one_line_on_standard_error(tmp_path):
+    folder = write_files(tmp_path, FILES | {"ptb.valid.txt": "the ox sat\n"})
+    command = [sys.executable, "-c", f"import reader; reader.read_corpus({str(folder)!r})"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    assert done.stdout == ""
+    assert done.stderr == f"words outside the vocabulary, read as <unk>: 1 (1 in {folder}/ptb.valid.txt)\n"
+
+
+def test_without_unk_unknown_words_are_named_with_their_lines(tmp_path):
+    files = FILES | {"ptb.train.txt": "the dog sat\nsaw\n", "ptb.test.txt": "the dog\nan ox sat\nemus\n"}
+    with pytest.raises(DataError) as error:
+        reader.read_corpus(write_files(tmp_path, files))
+    assert_data_error(error, f"{tmp_path}/ptb.test.txt", "'an' in line 2, 'ox' in line 2, 'emus' in line 3")
+
+
+def test_a_vocabulary_without_eos_is_refused(tmp_path):
+    with pytest.raises(DataError) as error:
+        reader.read_tokens(write_files(tmp_path, FILES) / "ptb.test.txt", Vocabulary(("the", UNK)))
+    assert_data_error(error, f"{tmp_path}/ptb.test.txt", "has no <eos>")
+
+
+@pytest.mark.parametrize(
+    ("files", "fragments"),
+    [
+        ({"ptb.test.txt": b""}, ["ptb.test.txt: holds no words"]),
+        ({"ptb.train.txt": b" \n\n"}, ["ptb.train.txt: holds no words"]),
+        ({"ptb.valid.txt": b"the dog\nsat\0\n"}, ["ptb.valid.txt: line 2 holds a zero byte"]),
+        ({"ptb.train.txt": bytes(range(256))}, ["ptb.train.txt: line 1 holds a zero byte"]),
+        ({"ptb.train.txt": "the dog\n".encode("utf-16")}, ["ptb.train.txt: line 1 holds a zero byte"]),
+        ({"ptb.valid.txt": "the dog\ncafé\n".encode("latin-1")}, ["ptb.valid.txt: line 2 is not UTF-8"]),
+        ({"ptb.train.txt": b"a " * reader.MAX_LINE_BYTES}, ["ptb.train.txt: line 1 has over 1,048,576 bytes"]),
+        ({"ptb.test.txt": TRAIN}, ["ptb.test.txt: is the same text as", "ptb.train.txt"]),
+        ({"ptb.valid.txt": TRAIN}, ["ptb.valid.txt: is the same text as", "ptb.train.txt"]),
+    ],
+)
+def test_bad_text(tmp_path, files, fragments):
+    write_files(tmp_path / "folder", FILES | files)
+    write_files(tmp_path, {"archive.tgz": tgz(*members_of(FILES | files))})
+    for path, separator in ((tmp_path / "folder", "/"), (tmp_path / "archive.tgz", ":")):
+        with pytest.raises(DataError) as error:
+            reader.read_corpus(path)
+        assert_data_error(error, f"{path}{separator}{fragments[0]}", *fragments)
+
+
+@pytest.mark.parametrize(
+    ("files", "path", "fragment"),
+    [
+        (FILES, "absent", "absent: is neither a folder nor a readable simple-examples.tgz (No such file or directory)"),
+        (FILES, "ptb.train.txt", "ptb.train.txt: is neither a folder nor a readable simple-examples.tgz"),
+        ({}, "", "does not hold ptb.train.txt"),
+        ({"ptb.train.txt": TRAIN, "ptb.valid.txt": VALID}, "", "does not hold ptb.train.txt"),
+        ({"ptb.train.txt": TRAIN, "valid.txt": VALID, "test.txt": TEST}, "", "does not hold ptb.train.txt"),
+        ({"train.txt": TRAIN, "valid.txt": VALID, "test.txt/file": ""}, "", "test.txt: cannot be read (Is a"),
+    ],
+)
+def test_bad_folders(tmp_path, files, path, fragment):
+    with pytest.raises(DataError) as error:
+        reader.read_corpus(write_files(tmp_path, files) / path)
+    assert_data_error(error, str(tmp_path), fragment)
+
+
+GOOD = tgz(*members_of(FILES))
+BAD_ARCHIVES = {
+    "empty": (b"", "is neither a folder nor a readable simple-examples.tgz"),
+    "not gzip": (TRAIN.encode(), "is neither a folder nor a readable simple-examples.tgz"),
+    "not tar": (gzip.compress(TRAIN.encode() * 100), "is neither a folder nor a readable simple-examples.tgz"),
+    "cut off": (GOOD[:-20], "is neither a folder nor a readable simple-examples.tgz"),
+    "wrong checksum": (GOOD[:-8] + b"\0\0\0\0" + GOOD[-4:], "CRC check failed"),
+    "no texts": (tgz(tar_member("simple-examples/README", "x")), "does not hold"),
+    "splits in two folders": (tgz(*members_of(FILES)[:2], tar_member("ptb.test.txt", TEST)), "does not hold"),
+    "parent": (tgz(*members_of(FILES, folder="../data/")), "ptb.train.txt has a path out of the archive"),
+    "absolute": (tgz(*members_of(FILES, folder="/etc/")), "ptb.train.txt has a path out of the archive"),
+    "symbolic link": (tgz(tar_member("ptb.train.txt", type=tarfile.SYMTYPE, linkname="/etc/passwd")), "is a link"),
+    "hard link": (tgz(tar_member("ptb.train.txt", type=tarfile.LNKTYPE, linkname="README")), "is a link"),
+    "sparse file": (tgz(tar_member("ptb.train.txt", type=tarfile.GNUTYPE_SPARSE)), "is a link or a special file"),
+    "folder": (tgz(tar_member("ptb.train.txt", type=tarfile.DIRTYPE)), "is a link or a special file"),
+    "large text": (tgz(tar_member("ptb.train.txt", size=reader.MAX_MEMBER_BYTES + 1)), "has over 67,108,864 bytes"),
+    "long way": (tgz(*[tar_member("x", size=reader.MAX_ARCHIVE_BYTES)] * 2), "unpacks to over 536,870,912 bytes"),
+    "size below zero": (tgz(tar_member("x", size=-(1 << 80)), tar_member("y")), "is damaged or unpacks to over"),
+    "size beyond all": (tgz(tar_member("x", size=1 << 80), tar_member("y")), "unpacks to over 536,870,912 bytes"),
+    "nested headers": (tgz(*[tar_member("x", type=tarfile.GNUTYPE_LONGNAME)] * 10_000), "maximum recursion depth"),
+}
+
+
+@pytest.mark.parametrize(("content", "fragment"), BAD_ARCHIVES.values(), ids=BAD_ARCHIVES)
+def test_bad_archives(tmp_path, monkeypatch, content, fragment):
+    path = tmp_path / "simple-examples.tgz"
+    path.write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError) as error:
+        reader.read_corpus(path)
+    assert_data_error(error, str(path), fragment)
+    assert os.listdir(tmp_path) == ["simple-examples.tgz"]
+
+
+@pytest.mark.parametrize(
+    ("members", "fragment"),
+    [
+        ([tar_member("x", type=tarfile.GNUTYPE_LONGNAME, size=1500 << 20)], "has a header of over 67,108,864 bytes"),
+        ([tar_member("ptb.train.txt", size=1500 << 20)], "ptb.train.txt has over 67,108,864 bytes"),
+        (members_of(FILES), "unpacks to over 536,870,912 bytes"),
+    ],
+    ids=["header", "text", "after the texts"],
+)
+def test_a_decompression_bomb_stays_small_in_memory(tmp_path, members, fragment):
+    path = tmp_path / "bomb.tgz"
+    path.write_bytes(gzip.compress(b"".join(members)) + gzip.compress(bytes(1 << 20)) * 1500)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError) as error:
+            reader.read_corpus(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert_data_error(error, str(path), fragment)
+    assert peak < 16 << 20
+
+
+def test_windows_worked_by_hand():
+    result = reader.windows(np.arange(16, dtype=np.int32), batch_size=2, num_steps=3)
+    assert len(result) == 2
+    assert [(inputs.tolist(), targets.tolist()) for inputs, targets in result] == [
+        ([[0, 1, 2], [8, 9, 10]], [[1, 2, 3], [9, 10, 11]]),
+        ([[3, 4, 5], [11, 12, 13]], [[4, 5, 6], [12, 13, 14]]),
+    ]
+    whole = reader.windows(np.arange(16, dtype=np.int32), batch_size=2, num_steps=3, drop_remainder=False)
+    assert len(whole) == 3
+    assert [array.tolist() for array in whole[2]] == [[[6], [14]], [[7], [15]]]
+
+
+@pytest.mark.parametrize("tokens", [21, 22, 23, 40, 41, 100, 103])
+@pytest.mark.parametrize(("batch_size", "num_steps"), [(1, 1), (1, 20), (3, 2), (4, 4), (7, 2)])
+def test_windows_are_those_of_the_tutorial(tokens, batch_size, num_steps):
+    raw_data = np.random.default_rng(0).integers(0, 50, tokens, dtype=np.int32)
+    batch_len = len(raw_data) // batch_size
+    data = np.reshape(raw_data[0 : batch_size * batch_len], [batch_size, batch_len])
+    epoch_size = (batch_len - 1) // num_steps
+    result = reader.windows(raw_data, batch_size, num_steps)
+    assert len(result) == len(list(result)) == epoch_size
+    for i, (inputs, targets) in enumerate(result):
+        np.testing.assert_array_equal(inputs, data[:, i * num_steps : (i + 1) * num_steps])
+        np.testing.assert_array_equal(targets, data[:, i * num_steps + 1 : (i + 1) * num_steps + 1])
+    whole = reader.windows(raw_data, batch_size, num_steps, drop_remainder=False)
+    np.testing.assert_array_equal(np.concatenate([inputs for inputs, _ in whole], axis=1), data[:, :-1])
+    np.testing.assert_array_equal(np.concatenate([targets for _, targets in whole], axis=1), data[:, 1:])
+
+
+def test_windows_are_a_sequence_of_views(tmp_path):
+    np.save(tmp_path / "tokens.npy", np.arange(100, dtype=np.int32))
+    tokens = np.load(tmp_path / "tokens.npy", mmap_mode="r")
+    result = reader.windows(tokens, batch_size=4, num_steps=5)
+    assert isinstance(result, collections.abc.Sequence)
+    assert len(result) == 4
+    for inputs, targets in result:
+        assert inputs.shape == targets.shape == (4, 5)
+        assert inputs.dtype == np.int32
+        assert np.shares_memory(inputs, tokens)
+        assert np.shares_memory(targets, tokens)
+        assert not inputs.flags.writeable
+    assert result[-1][0].tolist() == result[3][0].tolist()
+    assert [inputs[0, 0] for inputs, _ in result[1:]] == [5, 10, 15]
+    assert [inputs[0, 0] for inputs, _ in result[::2][1:]] == [10]
+    assert len(result[4:]) == 0
+    with pytest.raises(IndexError):
+        result[4]
+
+
+@pytest.mark.parametrize(("drop_remainder", "needed"), [(True, 720), (False, 40)])
+def test_a_text_too_short_for_one_window(drop_remainder, needed):
+    assert len(reader.windows(np.zeros(needed, np.int32), 20, 35, drop_remainder)) == 1
+    for tokens in (needed - 1, 1, 0):
+        with pytest.raises(DataError) as error:
+            reader.windows(np.zeros(tokens, np.int32), 20, 35, drop_remainder, name="valid.txt")
+        assert_data_error(error, f"valid.txt: has {tokens} tokens", "batch_size 20 and num_steps 35", f"takes {needed};")
+    with pytest.raises(ValueError, match="batch_size 0"):
+        reader.windows(np.zeros(10, np.int32), 0, 35)
+
+
+def test_ptb_is_read_as_the_tutorial_read_it(ptb_path, caplog):
+    corpus = reader.read_corpus(ptb_path)
+    assert not caplog.records
+    words = {split: Path(ptb_path, f"ptb.{split}.txt").read_text().replace("\n", "<eos>").split() for split in reader.SPLITS}
+    counts = collections.Counter(words["train"])
+    by_count = [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    assert corpus.vocabulary.words == tuple(by_count)
+    assert len(corpus.vocabulary) == 10_000
+    for split, size in (("train", 929_589), ("valid", 73_760), ("test", 82_430)):
+        tokens = getattr(corpus, split)
+        assert tokens.shape == (size,)
+        assert [by_count[index] for index in tokens] == words[split]
+    assert corpus.vocabulary.words[:5] == ("the", "<unk>", "<eos>", "N", "of")
+
+
+@pytest.mark.parametrize("num_steps", [1, 35, 1000, 82_429, 100_000])
+def test_the_test_at_batch_one_scores_82429_predictions(ptb_path, num_steps):
+    vocabulary = Vocabulary.build(reader.tokenize(Path(ptb_path, "ptb.train.txt").read_text().splitlines()))
+    tokens = reader.read_tokens(Path(ptb_path, "ptb.test.txt"), vocabulary)
+    assert sum(targets.size for _, targets in reader.windows(tokens, 1, num_steps, drop_remainder=False)) == 82_429

@@ -1,0 +1,101 @@
+"""The run folder: what is written survives, what is damaged is passed over, what does not belong is refused."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from ptb.run import Run, RunError, write_atomically
+
+ARRAYS = {"weights/kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "carried/state/0": np.zeros((2, 2))}
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = Run(tmp_path / "deep" / "run")
+    run.begin({"model": "small", "seed": 1, "data_path": "here"})
+    return run
+
+
+def checkpoints(run):
+    return sorted(path.name for path in run.path.glob("*.npz"))
+
+
+def test_a_checkpoint_comes_back_as_it_was_and_the_last_two_are_kept(run):
+    assert run.load_checkpoint() is None
+    for step in (5, 50, 500):
+        run.save_checkpoint(step, ARRAYS, {"step": step, "history": [{"epoch": 1}]})
+    assert checkpoints(run) == ["checkpoint-000000050.npz", "checkpoint-000000500.npz"]
+    arrays, record = run.load_checkpoint()
+    assert record == {"step": 500, "history": [{"epoch": 1}]}
+    assert arrays.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        np.testing.assert_array_equal(arrays[name], array)
+        assert arrays[name].dtype == array.dtype
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "text"])
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning_that_names_it(run, damage):
+    for step in (1, 2):
+        run.save_checkpoint(step, ARRAYS, {"step": step})
+    newest = run.path / "checkpoint-000000002.npz"
+    content = bytearray(newest.read_bytes())
+    if damage == "flipped":
+        content[content.index(ARRAYS["weights/kernel"].tobytes()) + 5] ^= 1  # one bit of one weight
+    else:
+        content = {"truncated": content[: len(content) // 2], "empty": b"", "text": b"no zip"}[damage]
+    newest.write_bytes(content)
+    with pytest.warns(UserWarning, match="checkpoint-000000002.npz: damaged .*going back to checkpoint-000000001.npz"):
+        assert run.load_checkpoint()[1] == {"step": 1}
+
+
+def test_with_every_checkpoint_damaged_it_stops_rather_than_begin_anew(run):
+    run.save_checkpoint(1, ARRAYS, {})
+    (run.path / "checkpoint-000000001.npz").write_bytes(b"no zip")
+    with pytest.raises(RunError, match="checkpoint-000000001.npz: damaged"):
+        run.load_checkpoint()
+
+
+def test_a_checkpoint_cannot_run_code(run, tmp_path):
+    class Malicious:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    path = run.path / "checkpoint-000000009.npz"
+    np.savez(path, __record__=np.array([Malicious()], dtype=object))
+    with pytest.raises(RunError, match="damaged"):
+        run.load_checkpoint()
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def fail(file):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, fail)
+    assert path.read_bytes() == b"old"
+
+
+def test_the_same_run_begins_again_and_another_is_refused_by_the_names_of_what_differs(run):
+    run.begin({"model": "small", "seed": 1, "data_path": "moved/elsewhere"})
+    with pytest.raises(RunError, match=r"holds another run \(model was 'small', now 'large'; seed was 1, now 2\)"):
+        run.begin({"model": "large", "seed": 2, "data_path": "here"})
+    assert run.config["model"] == "small"
+
+
+def test_a_damaged_record_names_its_file(run):
+    (run.path / "config.json").write_text('{"model": ')
+    with pytest.raises(RunError, match="config.json: damaged"):
+        run.begin({})
+
+
+def test_history_has_a_line_for_each_record(run):
+    run.write_history([{"epoch": 1}, {"epoch": 2}])
+    lines = (run.path / "history.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]

@@ -1,0 +1,41 @@
+"""The fused cross-entropy against TensorFlow's own and against NumPy where numbers grow large."""
+
+import numpy as np
+import oracle
+import pytest
+import tensorflow as tf
+
+from ptb import softmax
+
+ROWS, HIDDEN, VOCAB = 12, 5, 9
+
+
+def case(dtype=np.float64, scale=1.0):
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(0, scale, shape).astype(dtype) for shape in ((ROWS, HIDDEN), (VOCAB, HIDDEN), (VOCAB,))]
+    return [tf.constant(array) for array in arrays], rng.integers(0, VOCAB, ROWS).astype(np.int32)
+
+
+def test_losses_and_gradients_are_those_of_tensorflows_cross_entropy():
+    arguments, targets = case()
+    row_weights = np.random.default_rng(1).normal(size=ROWS)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(arguments)
+        features, weights, bias = arguments
+        losses = softmax.cross_entropy(*arguments, targets, tf.float64)
+        wanted = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, features @ tf.transpose(weights) + bias)
+        total, wanted_total = tf.reduce_sum(row_weights * losses), tf.reduce_sum(row_weights * wanted)
+    np.testing.assert_allclose(losses, wanted, rtol=1e-12)
+    for got, expected in zip(tape.gradient(total, arguments), tape.gradient(wanted_total, arguments)):
+        np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1, 10, 100])
+def test_losses_stay_right_where_probabilities_round_to_zero(scale):
+    (features, weights, bias), targets = case(np.float32, scale)
+    logits = features.numpy().astype(np.float64) @ weights.numpy().T.astype(np.float64) + bias.numpy()
+    wanted = -oracle.log_softmax(logits)[np.arange(ROWS), targets]
+    if scale == 100:
+        assert wanted.max() > 1000  # exp(-1000) is no float32
+    losses = softmax.cross_entropy(features, weights, bias, targets, tf.float32)
+    np.testing.assert_allclose(losses, wanted, rtol=1e-4, atol=1e-4)

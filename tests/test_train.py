@@ -1,0 +1,196 @@
+"""train.py as a process of its own: what it prints, what it leaves, and that no crash changes where it ends."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
+
+import train
+
+
+def arguments(data_path, save_path, *more):
+    return ["--model=test", f"--data_path={data_path}", f"--save_path={save_path}", "--seed=3", *more]
+
+
+def weights(save_path):
+    newest = sorted(save_path.glob("checkpoint-*.npz"))[-1]
+    with np.load(newest) as arrays:
+        return {name: arrays[name] for name in arrays.files if name.startswith("weights/")}
+
+
+def curve(folder, tag):
+    """Returns a curve's points (step, value) as TensorBoard reads them."""
+    points = EventAccumulator(str(folder)).Reload().Tensors(tag)
+    return [(point.step, float(tensor_util.make_ndarray(point.tensor_proto))) for point in points]
+
+
+def history(save_path):
+    records = [json.loads(line) for line in (save_path / "history.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in record.items() if k not in ("seconds", "words_per_second")} for record in records]
+
+
+@pytest.fixture(scope="module")
+def finished(command, tiny_corpus, tmp_path_factory):
+    """A run of the test configuration from beginning to end."""
+    save_path = tmp_path_factory.mktemp("runs") / "finished"
+    return save_path, command("train.py", *arguments(tiny_corpus, save_path))
+
+
+def test_it_prints_the_tutorials_lines(finished):
+    _, process = finished
+    assert process.returncode == 0, process.stderr
+    number = r"\d+\.\d{3}"
+    wanted = [
+        r"Model: test Kernel: fused Precision: float32 Device: CPU",
+        r"Epoch: 1 Learning rate: 1\.000",
+        *[rf"{number} perplexity: {number} speed: \d+ wps"] * 10,
+        rf"Epoch: 1 Train Perplexity: {number}",
+        rf"Epoch: 1 Valid Perplexity: {number}",
+        rf"Test Perplexity: {number}",
+    ]
+    lines = process.stdout.splitlines()
+    assert len(lines) == len(wanted), process.stdout
+    for line, pattern in zip(lines, wanted):
+        assert re.fullmatch(pattern, line)
+    assert process.stderr == ""
+
+
+def test_it_leaves_its_records(finished, tiny_corpus):
+    save_path, process = finished
+    config = json.loads((save_path / "config.json").read_text())
+    assert (config["model"], config["seed"], config["hidden_size"]) == ("test", 3, 2)
+    (record,) = history(save_path)
+    assert record["epoch"] == 1
+    assert record["learning_rate"] == 1.0
+    assert record["kernel"] == "fused"
+    assert 0 <= record["clipped_fraction"] <= 1
+    result = json.loads((save_path / "result.json").read_text())
+    assert result["tokens_scored"] == 13 * 11 - 1
+    assert f"Test Perplexity: {result['test_perplexity']:.3f}" in process.stdout
+    assert (save_path / "vocabulary.txt").read_text().split()[0] == "the"
+
+
+def test_tensorboard_reads_its_curves(finished):
+    save_path, _ = finished
+    for series in ("train", "valid"):
+        reached = history(save_path)[0][f"{series}_perplexity"]
+        assert curve(save_path / series, "perplexity") == [(1, pytest.approx(reached, rel=1e-6))]
+    for tag in ("running_train_perplexity", "learning_rate", "gradient_norm", "words_per_second"):
+        assert len(curve(save_path, tag)) == 10
+    assert "_hparams_/session_start_info" in EventAccumulator(str(save_path)).Reload().summary_metadata
+
+
+def test_a_finished_run_says_so_and_does_nothing(finished, command, tiny_corpus):
+    save_path, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in save_path.rglob("*")}
+    process = command("train.py", *arguments(tiny_corpus, save_path))
+    assert process.returncode == 0
+    assert re.fullmatch(r".*: finished, test perplexity \d+\.\d{3}; nothing to do\n", process.stdout)
+    assert {path: path.stat().st_mtime_ns for path in save_path.rglob("*")} == before
+
+
+def test_another_configuration_in_the_same_folder_is_refused(finished, command, tiny_corpus):
+    save_path, _ = finished
+    process = command("train.py", "--model=small", f"--data_path={tiny_corpus}", f"--save_path={save_path}", "--seed=3")
+    assert process.returncode == 1
+    assert "hidden_size was 2, now 200" in process.stderr
+    assert process.stderr.count("\n") == 1
+
+
+def wait_for(condition, process, seconds=120):
+    """Waits until `condition()` holds while the process runs. Returns whether it came to hold."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if process.poll() is not None or time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def start(*arguments):
+    return subprocess.Popen([sys.executable, ROOT / "train.py", *arguments], stdout=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(scope="module")
+def longer_corpus(tmp_path_factory):
+    """Enough text that a signal arrives in the middle of an epoch."""
+    folder = tmp_path_factory.mktemp("longer")
+    words = [f"w{i}" for i in range(50)]
+    rng = np.random.default_rng(0)
+    for split, lines in (("train", 12_000), ("valid", 50), ("test", 60)):
+        (folder / f"{split}.txt").write_text("".join(" ".join(rng.choice(words, 7)) + "\n" for _ in range(lines)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unbroken(command, longer_corpus, tmp_path_factory):
+    save_path = tmp_path_factory.mktemp("runs") / "unbroken"
+    assert command("train.py", *arguments(longer_corpus, save_path)).returncode == 0
+    return save_path
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_that_was_stopped_ends_where_an_unbroken_one_does(number, exit_code, longer_corpus, unbroken, command, tmp_path):
+    save_path = tmp_path / "stopped"
+    line = arguments(longer_corpus, save_path, "--checkpoint_minutes=0.002")
+    process = start(*line)
+    assert wait_for(lambda: len(list(save_path.glob("checkpoint-*.npz"))) == 2, process)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == exit_code
+    assert "Test Perplexity" not in output
+    if number != signal.SIGKILL:
+        assert "the same command resumes" in output
+
+    resumed = command("train.py", *line)
+    assert resumed.returncode == 0, resumed.stderr
+    assert re.search(r"Resuming .* after step [1-9]\d*\n", resumed.stdout)
+    expected, reached = weights(unbroken), weights(save_path)
+    assert expected.keys() == reached.keys()
+    for name in expected:
+        np.testing.assert_array_equal(reached[name], expected[name])
+    assert history(save_path) == history(unbroken)
+    assert curve(save_path, "running_train_perplexity") == curve(unbroken, "running_train_perplexity")
+
+
+@pytest.mark.parametrize(("count", "reports"), [(2323, 10), (10, 10), (19, 10), (3, 3), (1, 1)])
+def test_reports_are_ten_an_epoch_or_one_a_window(count, reports):
+    windows = sorted(train.evenly_spaced(count, 10))
+    assert len(windows) == reports
+    assert 0 <= windows[0] <= windows[-1] < count
+    if count == 2323:
+        assert [f"{window / count:.3f}" for window in windows[:2]] == ["0.004", "0.104"]  # as the tutorial prints
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("--model=huge", "small|medium|large|test"),
+        ("--modle=small", "Did you mean: model"),
+        ("--seed=-1", "--seed"),
+        ("--rnn_mode=cudnn", "sees no GPU"),
+        ("--data_path=nowhere", "nowhere"),
+        ("small", "unexpected argument 'small'"),
+    ],
+)
+def test_a_wrong_command_line_gets_one_line(command, wrong, message, tmp_path, tiny_corpus):
+    process = command("train.py", "--model=test", f"--data_path={tiny_corpus}", wrong, cwd=tmp_path)
+    assert process.returncode in (1, 2)
+    assert message in process.stderr
+    assert process.stderr.count("\n") == 1
+    assert process.stdout == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_helpshort_shows_every_flag_and_an_example(command):
+    process = command("train.py", "--helpshort")
+    for text in ("python train.py --model=medium", "--data_path", "--save_path", "--seed", "<small|medium|large|test"):
+        assert text in process.stdout
