@@ -147,7 +147,8 @@ def _expanded(rules: str) -> dict[str, tuple[Rule, ...]]:
 def _flattened_zipf(words: list[str]) -> tuple[Rule, ...]:
     """The word of rank r = 0, 1, … has probability ∝ 1 / (r + 10): Zipf's law with Mandelbrot's shift, a flat head."""
     weights = [1 / (rank + 10) for rank in range(len(words))]
-    return tuple(Rule(weight / sum(weights), (word,)) for word, weight in zip(words, weights, strict=True))
+    total = math.fsum(weights)  # exact on every version of Python, as sum() is not
+    return tuple(Rule(weight / total, (word,)) for word, weight in zip(words, weights, strict=True))
 
 
 def _lexicon() -> dict[str, tuple[Rule, ...]]:

@@ -232,7 +232,6 @@ def test_a_seed_fixes_the_text(text, monkeypatch):
     again, other = grammar.demo_text(seed=0), grammar.demo_text(seed=1)
     assert again.train == text.train[: len(again.train)]
     assert not set(again.train) & set(other.train)
-    assert not set(text.train) & set(text.test), "no test sentence is known by heart"
 
 
 def test_the_text_is_the_same_everywhere(text):

@@ -1,0 +1,41 @@
+"""What the machine can do at best, measured as if it were a contestant: a step is one large matrix product, or one long stream.
+
+The product's rate limits arithmetic. Where little is computed on much data, as in the recurrence of a large model on a GPU, the
+limit is the rate at which memory is read and written: that of `target -= source`.
+"""
+
+import tensorflow as tf
+
+from benchmarks.peers.tensorflow_trainer import TensorFlowTrainer
+
+PRODUCT_SIZE = {"CPU": 2048, "GPU": 8192}
+STREAM_BYTES = {"CPU": 2**27, "GPU": 2**30}  # far more than the caches hold
+
+
+class Trainer(TensorFlowTrainer):
+    """`what` is "product", in the given precision, or "stream". `description` says how many operations or bytes a step is."""
+
+    def __init__(self, workload, precision, what):
+        super().__init__(workload, precision)
+        device = "GPU" if self.gpus else "CPU"
+        if what == "product":
+            size = PRODUCT_SIZE[device]
+            dtype = "bfloat16" if precision == "bfloat16" else "float32"
+            a, b = tf.unstack(tf.cast(tf.random.normal([2, size, size]), dtype))
+            self.step = lambda: tf.matmul(a, b)
+            self.description["work_per_step"] = 2 * size**3
+        else:
+            target, source = [tf.Variable(numbers) for numbers in tf.random.normal([2, STREAM_BYTES[device] // 4])]
+            self.step = lambda: target.assign_sub(source, read_value=False) or target
+            self.description["work_per_step"] = 3 * STREAM_BYTES[device]  # both read, one written
+
+    def train(self, steps):
+        for _ in range(steps):
+            result = self.step()
+        return finish(result)
+
+
+def finish(result):
+    """Waits until the device has done all it was told to, by reading a number of the last result. Returns that number."""
+    last = tf.nest.flatten(result)[-1]
+    return float(tf.reshape(last, [-1])[0])

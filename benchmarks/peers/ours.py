@@ -1,0 +1,29 @@
+"""This project's own step, called as train.py calls it."""
+
+import numpy as np
+
+from benchmarks.peers.tensorflow_trainer import TensorFlowTrainer
+from ptb import devices
+from ptb.model import LanguageModel
+from ptb.training import Sums, make_train_step
+
+
+class Trainer(TensorFlowTrainer):
+    def __init__(self, workload, precision, rnn_mode):
+        super().__init__(workload, precision)
+        kernel = devices.choose_kernel(rnn_mode, self.gpus)
+        model = LanguageModel(workload.vocab_size, workload.hidden_size, workload.num_layers, keep_prob=workload.keep_prob,
+                              init_scale=workload.init_scale, rnn_mode=kernel,
+                              product_dtype=devices.product_dtype(precision))  # fmt: skip
+        self.train_step = make_train_step(model, workload.max_grad_norm)
+        self.state, self.sums, self.step = model.initial_state(workload.batch_size), Sums.zero(), 0
+        self.learning_rate = np.float32(workload.learning_rate)
+        self.description["kernel"] = kernel
+
+    def train(self, steps):
+        for _ in range(steps):
+            inputs, targets = next(self.windows)
+            seed = np.array([0, self.step], np.int32)
+            self.state, self.sums = self.train_step(inputs, targets, self.state, self.sums, self.learning_rate, seed)
+            self.step += 1
+        return float(self.sums.loss) / (self.step * self.workload.batch_size)

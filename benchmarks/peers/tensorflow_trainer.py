@@ -1,0 +1,22 @@
+"""What all contestants of TensorFlow have in common."""
+
+import itertools
+
+import tensorflow as tf
+
+
+class TensorFlowTrainer:
+    """Sets up the device and the data; the contestant's own class adds the model and `train`."""
+
+    def __init__(self, workload, precision):
+        self.gpus = tf.config.list_physical_devices("GPU")
+        for gpu in self.gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
+        self.workload = workload
+        self.windows = itertools.cycle(workload.windows())
+        names = [tf.config.experimental.get_device_details(gpu)["device_name"] for gpu in self.gpus[:1]]
+        self.description = {"device": names[0] if names else "CPU", "versions": {"tensorflow": tf.__version__}}
+
+    def gpu_peak_bytes(self):
+        return tf.config.experimental.get_memory_info("GPU:0")["peak"] if self.gpus else None
