@@ -23,6 +23,9 @@ def _quiet():
 # TensorFlow reports at its start, and when it first looks for a GPU, on CUDA and processor flags: ten lines that no log level
 # silences, on a stream where these commands promise one line for one error.
 os.environ["KERAS_BACKEND"] = "tensorflow"
+# TensorFlow leaves oneDNN's matrix products off on processors without AVX-512. A step of small is 1.4 times faster with them
+# and one of medium 1.2 times (AMD EPYC 7003, two cores).
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 with _quiet():
     import tensorflow
 

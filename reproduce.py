@@ -1,0 +1,144 @@
+"""Reproduces the rows of Zaremba et al. (2014), Table 1: trains what a row needs, and makes the README's table of the records.
+
+    python reproduce.py --model=small --seeds=10       # trains the seeds not done yet, averages them, rewrites the table
+    python reproduce.py                                # only rewrites the table
+
+A run's records (no weights) go from runs/ into results/; a row whose runs are not done says "not run".
+"""
+
+import json
+import pathlib
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+from typing import NamedTuple
+
+from absl import flags
+
+import commands
+
+flags.DEFINE_enum("model", None, ["small", "medium", "large"], "Whose rows to reproduce.")
+flags.DEFINE_integer("seeds", 1, "How many runs, with the seeds from 1 on.", lower_bound=1)
+flags.DEFINE_string("data_path", None, "As for train.py.")
+flags.DEFINE_string("runs", "runs", "Folder for the runs themselves, which hold the weights.")
+FLAGS = flags.FLAGS
+
+ROOT = pathlib.Path(__file__).parent
+RESULTS = ROOT / "results"
+README = ROOT / "README.md"
+RECORDS = ("config.json", "history.jsonl", "result.json")
+TABLE = re.compile(r"(<!-- table: made by reproduce.py -->\n).*?(<!-- end of table -->)", re.DOTALL)
+
+
+class Row(NamedTuple):
+    """A row of the paper's Table 1: `count` models averaged, and the perplexities published for them."""
+
+    model: str
+    count: int
+    valid: float
+    test: float
+
+
+ROWS = (
+    Row("small", 1, 120.7, 114.5),
+    Row("small", 2, 100.4, 96.1),
+    Row("small", 5, 87.9, 84.1),
+    Row("small", 10, 83.5, 80.0),
+    Row("medium", 1, 86.2, 82.7),
+    Row("medium", 2, 80.6, 77.0),
+    Row("medium", 5, 76.7, 73.3),
+    Row("medium", 10, 75.2, 72.0),
+    Row("large", 1, 82.2, 78.4),
+    Row("large", 2, 76.9, 73.6),
+    Row("large", 10, 72.8, 69.5),
+    Row("large", 38, 71.9, 68.7),
+)
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise flags.Error(f"unexpected argument {argv[1]!r}: flags begin with --, see --helpshort")
+    if FLAGS.model:
+        paths = [train(FLAGS.model, seed) for seed in range(1, FLAGS.seeds + 1)]
+        if len(paths) > 1:
+            average(FLAGS.model, paths)
+    README.write_text(with_table(README.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
+    print(f"{README.name}: table rewritten")
+
+
+def train(model, seed):
+    """Trains a run unless that is done, and keeps its records. Returns its folder."""
+    path, kept = pathlib.Path(FLAGS.runs, f"{model}-{seed}"), RESULTS / f"{model}-{seed}"
+    run_command("train.py", f"--model={model}", f"--seed={seed}", f"--save_path={path}", *data_flag())
+    kept.mkdir(parents=True, exist_ok=True)
+    for name in RECORDS:
+        shutil.copyfile(path / name, kept / name)
+    return path
+
+
+def average(model, paths):
+    """Scores the mean of the probabilities of the first run, of the first two, … of all, and keeps the record."""
+    output = run_command("evaluate.py", *paths, "--average", "--json", *data_flag(), capture_output=True)
+    (RESULTS / f"{model}-average.jsonl").write_text(output)
+
+
+def run_command(script, *arguments, capture_output=False):
+    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+    process = subprocess.run(command, stdout=subprocess.PIPE if capture_output else None, text=True)
+    if process.returncode:
+        sys.exit(process.returncode)  # the command has said why
+    return process.stdout
+
+
+def data_flag():
+    return [f"--data_path={FLAGS.data_path}"] if FLAGS.data_path else []
+
+
+def with_table(readme, results):
+    """Returns the README's text with its table made anew from the records in the folder `results`."""
+    if not TABLE.search(readme):
+        raise OSError(f"{README.name}: has no place for the table; it stands between two comments, see reproduce.py")
+    return TABLE.sub(lambda match: match[1] + "\n".join(table(results)) + "\n" + match[2], readme)
+
+
+def table(results):
+    """Yields the lines of the table."""
+    yield "| | published valid / test | ours valid / test | runs | best test | hours a run | command |"
+    yield "|---|---|---|---|---|---|---|"
+    for row in ROWS:
+        name = row.model if row.count == 1 else f"{row.model}, {row.count} averaged"
+        ours = single(results, row.model) if row.count == 1 else averaged(results, row)
+        command = f"`make reproduce-{row.model} SEEDS={max(row.count, 1)}`"
+        yield f"| {name} | {row.valid:.1f} / {row.test:.1f} | {ours} | {command} |"
+
+
+def single(results, model):
+    """Returns the columns of one model's row: mean ± standard deviation over the seeds."""
+    records = [json.loads(path.read_text()) for path in sorted(results.glob(f"{model}-[0-9]*/result.json"))]
+    if not records:
+        return "not run | | | "
+    valid, test = ([record[f"{split}_perplexity"] for record in records] for split in ("valid", "test"))
+    hours = statistics.mean(record["training_seconds"] for record in records) / 3600
+    return f"{spread(valid)} / {spread(test)} | {len(records)} | {min(test):.2f} | {hours:.1f}"
+
+
+def averaged(results, row):
+    """Returns the columns of a row of averaged models."""
+    path = results / f"{row.model}-average.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    scores = {record["split"]: record["perplexity"] for record in records if record["run"] == f"average of {row.count}"}
+    if not scores:
+        return "not run | | | "
+    return f"{scores['valid']:.2f} / {scores['test']:.2f} | {row.count} | | "
+
+
+def spread(values):
+    """Returns the mean, with the standard deviation where there are several values."""
+    mean = f"{statistics.mean(values):.2f}"
+    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
+
+
+if __name__ == "__main__":
+    commands.run(main)
