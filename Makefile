@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SEEDS ?= 1
+DATA ?=
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slow lint test-gpu bench bench-gpu clean
 
 demo: $(VENV)/installed
 	$(BIN)/python train.py --model=demo --data_path=demo --save_path=runs/demo
@@ -11,9 +13,29 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-dev lint
 	$(BIN)/python -m pytest
 
+test-slow: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m slow
+
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Fails where TensorFlow sees no GPU: elsewhere the tests of cuDNN are skipped.
+test-gpu: $(VENV)/installed-dev
+	$(BIN)/python -c "from ptb import devices; devices.choose_kernel('cudnn', devices.visible_gpus())"
+	$(BIN)/python -m pytest tests/test_kernels.py tests/test_softmax.py tests/test_model.py tests/test_training.py
+
+bench: $(VENV)/installed-bench
+	$(BIN)/python -m benchmarks.train_step --json=train_step.json
+
+bench-gpu: $(VENV)/installed-bench
+	$(BIN)/python -c "from ptb import devices; devices.choose_kernel('cudnn', devices.visible_gpus())"
+	$(BIN)/python -m benchmarks.train_step --json=train_step_gpu.json
+	for model in small medium large; do $(BIN)/python -m benchmarks.phases --model=$$model --json=phases_$$model.json; done
+
+# make reproduce-small SEEDS=10 DATA=simple-examples/data
+reproduce-%: $(VENV)/installed
+	$(BIN)/python reproduce.py --model=$* --seeds=$(SEEDS) $(if $(DATA),--data_path=$(DATA))
 
 $(VENV)/installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +44,10 @@ $(VENV)/installed: requirements.txt
 
 $(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+$(VENV)/installed-bench: requirements-bench.txt $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-bench.txt
 	touch $@
 
 clean:

@@ -18,8 +18,9 @@ from typing import NamedTuple
 from absl import flags
 
 import commands
+from configs import CONFIGS
 
-flags.DEFINE_enum("model", None, ["small", "medium", "large"], "Whose rows to reproduce.")
+flags.DEFINE_enum("model", None, list(CONFIGS), "Whose rows to reproduce.")
 flags.DEFINE_integer("seeds", 1, "How many runs, with the seeds from 1 on.", lower_bound=1)
 flags.DEFINE_string("data_path", None, "As for train.py.")
 flags.DEFINE_string("runs", "runs", "Folder for the runs themselves, which hold the weights.")

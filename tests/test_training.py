@@ -110,9 +110,11 @@ def test_a_changing_learning_rate_step_and_state_trace_nothing_again(model):
     assert float(sums.steps) == 4
 
 
-def test_training_learns_a_text_by_heart():
+def test_training_learns_a_window_by_heart():
+    inputs, targets = window()
+    inputs[:, 0] = np.arange(BATCH)  # a different first word for each row, or the first target could not be known
     model = LanguageModel(VOCAB, 16, 1, init_scale=0.1)
     train_step, sums = make_train_step(model, 5.0), None
-    for _ in range(300):
-        _, sums = train_step(*window(), model.initial_state(BATCH), Sums.zero(), np.float32(0.5), SEED)
-    assert float(sums.loss) / float(sums.tokens) < 0.1  # from log 11 = 2.4
+    for _ in range(400):
+        _, sums = train_step(inputs, targets, model.initial_state(BATCH), Sums.zero(), np.float32(0.5), SEED)
+    assert float(sums.loss) / float(sums.tokens) < 0.05  # from log 11 = 2.4

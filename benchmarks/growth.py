@@ -1,0 +1,77 @@
+"""How the time and the memory of our training step grow with hidden size, vocabulary and batch, one of them at a time.
+
+python -m benchmarks.growth --model=small --json=growth.json
+"""
+
+import dataclasses
+import os
+import statistics
+import sys
+
+from absl import flags
+
+import commands
+from benchmarks.machine import describe_machine, write_record
+from benchmarks.worker import Worker
+from benchmarks.workload import Workload
+from configs import CONFIGS
+from ptb import devices
+
+flags.DEFINE_enum("model", "small", list(CONFIGS), "Shape to start from: see configs.py.")
+flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "Of matrix products: see ptb/devices.py.")
+flags.DEFINE_integer("rounds", 5, "How often each shape is timed.", lower_bound=1)
+flags.DEFINE_integer("steps", 5, "Training steps each time.", lower_bound=1)
+flags.DEFINE_string("json", None, "File to write the record to.")
+FLAGS = flags.FLAGS
+
+VOCAB_SIZE = 10_000
+GROWTH = {
+    "hidden_size": (100, 200, 400, 800, 1600),
+    "vocab_size": (2_500, 10_000, 40_000, 160_000),
+    "batch_size": (5, 20, 80, 320),
+}
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise flags.Error(f"unexpected argument {argv[1]!r}: flags begin with --, see --helpshort")
+    precision = devices.choose_precision(FLAGS.precision, devices.visible_gpus())
+    start = Workload.of(CONFIGS[FLAGS.model], VOCAB_SIZE)
+    record = {"machine": describe_machine(), "model": FLAGS.model, "precision": precision, "shapes": []}
+    print(f"{'':24}{'ms/step':>9}{'words/s':>9}{'Gflop/s':>9}{'peak MiB':>10}")
+    for dimension, sizes in GROWTH.items():
+        for size in sizes:
+            measured = measure(dataclasses.replace(start, **{dimension: size}), precision)
+            record["shapes"].append({dimension: size} | measured)
+            print(
+                f"{dimension:14}{size:10,}{1e3 * measured['seconds']:9.1f}{measured['words_per_second']:9.0f}"
+                f"{measured['flops_per_second'] / 1e9:9.0f}{measured['peak_bytes'] / 2**20:10.0f}",
+                flush=True,
+            )
+            if FLAGS.json:
+                write_record(FLAGS.json, record)
+
+
+def measure(workload, precision):
+    """Returns the median seconds of a step of this shape, what follows from them, and the peak memory of its process."""
+    options = {"rnn_mode": "auto"}
+    worker = Worker(
+        sys.executable, dict(os.environ), module="peers.ours", workload=dataclasses.asdict(workload), precision=precision,
+        options=options,
+    )  # fmt: skip
+    try:
+        worker.wait()
+        replies = [worker.train(FLAGS.steps) for _ in range(FLAGS.rounds)]
+    finally:
+        worker.close()
+    seconds = statistics.median(reply["seconds"] for reply in replies) / FLAGS.steps
+    return {
+        "seconds": seconds,
+        "words_per_second": workload.words_per_step / seconds,
+        "flops_per_second": workload.flops_per_step / seconds,
+        "peak_bytes": replies[-1]["peak_bytes"],
+    }
+
+
+if __name__ == "__main__":
+    commands.run(main)

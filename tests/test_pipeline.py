@@ -1,0 +1,47 @@
+"""From the text to the score on the built-in corpus, whose floor is known: a wrong gradient, state or mask shows as a gap."""
+
+import dataclasses
+import math
+
+import ngram
+import pytest
+
+import corpora
+import reader
+import train
+from configs import DEMO
+from ptb import evaluation, grammar
+from ptb.run import Run
+from ptb.signals import StopRequest
+
+FLOOR = math.exp(grammar.entropy_per_token())
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return corpora.load_corpus("demo")
+
+
+def perplexity_after(config, corpus, folder):
+    """Trains a model as train.py does. Returns its perplexity on the test text."""
+    run = Run(folder)
+    run.begin(dataclasses.asdict(config))
+    model = config.make_model(len(corpus.vocabulary), seed=1)
+    with StopRequest("") as stop:
+        train.train(config, corpus, run, model, {"seed": 1}, stop, checkpoint_seconds=600)
+    windows = reader.windows(corpus.test, 1, 500, drop_remainder=False)
+    return evaluation.score(evaluation.make_eval_step(model), model, windows).perplexity
+
+
+def test_one_epoch_leaves_bigrams_and_trigrams_behind(corpus, tmp_path):
+    text = grammar.demo_text()
+    bigram, trigram = (ngram.perplexity(text.train, text.test, order) for order in (2, 3))
+    config = dataclasses.replace(DEMO, num_epochs=1)
+    reached = perplexity_after(config, corpus, tmp_path / "run")
+    assert reached < 0.75 * min(bigram, trigram)
+    assert FLOOR < reached < 1.25 * FLOOR
+
+
+@pytest.mark.slow
+def test_the_demo_ends_within_five_per_cent_of_the_floor(corpus, tmp_path):
+    assert FLOOR < perplexity_after(DEMO, corpus, tmp_path / "run") < 1.05 * FLOOR

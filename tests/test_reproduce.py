@@ -1,0 +1,61 @@
+"""The README's table: made of the records, of all of them, and of nothing else."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+import reproduce
+
+
+def test_the_readme_shows_what_the_records_say():
+    readme = reproduce.README.read_text(encoding="utf-8")
+    assert readme == reproduce.with_table(readme, reproduce.RESULTS)
+
+
+def record(results, name, valid, test, hours):
+    (results / name).mkdir()
+    content = {"valid_perplexity": valid, "test_perplexity": test, "training_seconds": 3600 * hours}
+    (results / name / "result.json").write_text(json.dumps(content))
+
+
+def test_a_row_has_the_mean_over_its_runs_and_others_say_not_run(tmp_path):
+    record(tmp_path, "small-1", 120.0, 115.0, 0.4)
+    record(tmp_path, "small-2", 122.0, 116.0, 0.6)
+    record(tmp_path, "small_lua_decay-1", 1.0, 1.0, 1)  # another configuration, whose name begins alike
+    averages = [("average of 1", "test", 115.0), ("average of 2", "valid", 101.25), ("average of 2", "test", 97.5)]
+    lines = [json.dumps({"run": run, "split": split, "perplexity": value}) for run, split, value in averages]
+    (tmp_path / "small-average.jsonl").write_text("\n".join(lines))
+    rows = list(reproduce.table(tmp_path))
+    assert rows[2] == (
+        "| small | 120.7 / 114.5 | 121.00 ± 1.41 / 115.50 ± 0.71 | 2 | 115.00 | 0.5 | `make reproduce-small SEEDS=1` |"
+    )
+    assert "| 101.25 / 97.50 | 2 |" in rows[3]
+    assert len(rows) == 2 + len(reproduce.ROWS)
+    assert all("| not run |" in row for row in rows[4:])
+
+
+def test_a_readme_without_a_place_for_the_table_is_an_error(tmp_path):
+    with pytest.raises(OSError, match="has no place for the table"):
+        reproduce.with_table("# Nothing here", tmp_path)
+
+
+def test_the_command_trains_averages_and_records(tiny_corpus, tmp_path):
+    """In a copy of the program, as it rewrites its own README."""
+    copy = tmp_path / "copy"
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "runs", "results", "tests", "benchmarks"))
+    process = subprocess.run(
+        [sys.executable, "reproduce.py", "--model=test", "--seeds=2", f"--data_path={tiny_corpus}"],
+        cwd=copy, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    for seed in (1, 2):
+        assert {path.name for path in (copy / "results" / f"test-{seed}").iterdir()} == set(reproduce.RECORDS)
+    averages = [json.loads(line) for line in (copy / "results" / "test-average.jsonl").read_text().splitlines()]
+    assert [(r["run"], r["split"]) for r in averages] == [
+        (f"average of {count}", split) for count in (1, 2) for split in ("valid", "test")
+    ]
+    assert "not run" in (copy / "README.md").read_text()
