@@ -23,9 +23,9 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 # TensorFlow reports at its start, and when it first looks for a GPU, on CUDA and processor flags: ten lines that no log level
-# silences, on a stream where these commands promise one line for one error. Whoever has set its log level gets to see them.
-with contextlib.nullcontext() if "TF_CPP_MIN_LOG_LEVEL" in os.environ else _quiet():
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# silences, on a stream where these commands promise one line for one error. Whoever sets a lower log level gets to see them.
+wanted = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "3"
+with contextlib.nullcontext() if wanted else _quiet():
     import tensorflow
 
     tensorflow.config.list_physical_devices()

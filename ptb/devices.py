@@ -1,11 +1,14 @@
 """Which LSTM kernel and which precision a machine gets. Asked for by name, or by "auto"; what cannot be had is an error."""
 
+import logging
 import pathlib
 
 import tensorflow as tf
 
 RNN_MODES = ("auto", "basic", "fused", "cudnn")
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
+
+logger = logging.getLogger(__name__)
 
 
 class DeviceError(Exception):
@@ -41,6 +44,8 @@ def choose_precision(precision, gpus, cpu_flags=None):
         return "bfloat16" if _has_bfloat16(cpu_flags) else "float32"
     if precision == "tf32" and not gpus:
         raise DeviceError("--precision=tf32: TensorFlow sees no GPU here; use --precision=float32, or auto")
+    if precision == "bfloat16" and not gpus and not _has_bfloat16(cpu_flags):
+        logger.warning("--precision=bfloat16: this processor has neither AMX nor AVX512-BF16; float32 would be faster")
     return precision
 
 

@@ -39,6 +39,12 @@ def test_auto_precision_follows_the_processors_flags(flags, precision):
     assert devices.choose_precision("auto", [], cpu_flags=flags) == precision
 
 
+@pytest.mark.parametrize(("flags", "warnings"), [("fpu avx2 fma", 1), ("amx_tile amx_bf16", 0)])
+def test_bfloat16_where_it_is_slow_is_had_with_a_warning(flags, warnings, caplog):
+    assert devices.choose_precision("bfloat16", [], cpu_flags=flags) == "bfloat16"
+    assert sum("neither AMX nor AVX512-BF16" in record.message for record in caplog.records) == warnings
+
+
 @pytest.mark.parametrize(("capability", "precision"), [((7, 5), "float32"), ((8, 0), "tf32"), ((9, 0), "tf32")])
 def test_auto_precision_follows_the_gpu(capability, precision, monkeypatch):
     monkeypatch.setattr(devices, "_compute_capability", lambda gpu: capability)

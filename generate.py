@@ -1,0 +1,109 @@
+"""Writes text with a trained run, or suggests the next word.
+
+python generate.py runs/small-1 --prompt="the company said" --length=50 --temperature=0.8 --seed=1 --num_samples=3
+python generate.py runs/small-1 --prompt="the company" --sample=argmax
+python generate.py runs/small-1 --prompt="the company" --top=10          # the likeliest next words, with probabilities
+"""
+
+import functools
+import itertools
+import math
+import signal
+import sys
+
+import numpy as np
+from absl import flags
+
+import commands
+import reader
+import trained
+from ptb import devices, sampling
+
+flags.DEFINE_string("prompt", "", "The words to go on from; a new line ends a sentence. Without any, a new sentence.")
+flags.DEFINE_integer("length", 50, "How many words to write, ends of sentences included.", lower_bound=1)
+flags.DEFINE_integer("num_samples", 1, "How many texts to write, one after the other.", lower_bound=1)
+flags.DEFINE_integer("seed", 1, "Decides the draws: the same seed gives the same text.", lower_bound=0, upper_bound=2**32 - 1)
+flags.DEFINE_enum("sample", "multinomial", ["multinomial", "argmax"], "Draw each word, or take the likeliest.")
+flags.DEFINE_float("temperature", 1, "What logits are divided by: below 1 favours likely words, above 1 unlikely ones.")
+flags.DEFINE_integer("top_k", None, "Draw from this many of the likeliest words only.", lower_bound=1)
+flags.DEFINE_float("top_p", 1, "Draw from the fewest likeliest words that have this probability together (nucleus).")
+flags.DEFINE_bool("avoid_unk", False, f"Never write {reader.UNK}.")
+flags.DEFINE_integer("top", None, "Write no text but this many of the likeliest next words, with probabilities.", lower_bound=1)
+flags.DEFINE_enum("rnn_mode", "auto", devices.RNN_MODES, "LSTM kernel: see ptb/kernels.py.")
+flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "Of matrix products: see ptb/devices.py.")
+flags.register_validator("temperature", lambda t: 0 < t < math.inf, "has to be above 0; for its limit there, --sample=argmax")
+flags.register_validator("top_p", lambda p: 0 < p <= 1, "is a probability, above 0 and at most 1")
+FLAGS = flags.FLAGS
+
+
+def main(argv):
+    if len(argv) < 2:
+        raise flags.Error('which run? Name its folder, for example: generate.py runs/small-1 --prompt="the company"')
+    if len(argv) > 2:
+        raise flags.Error(f'unexpected argument {argv[2]!r}: one run, and quotes around a prompt: --prompt="the company"')
+    # Whoever has read enough presses Ctrl-C or closes the pipe; neither is an error.
+    for number in (signal.SIGINT, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)
+
+    model, vocabulary, _ = trained.load(argv[1], FLAGS.rnn_mode, FLAGS.precision)
+    prompt = encode_prompt(vocabulary)
+    next_step = sampling.make_next_step(model)
+    *before, last = [vocabulary.ids[reader.EOS], *prompt]
+    state = model.initial_state(1)
+    for token in before:
+        _, state = next_step(token, state)
+
+    if FLAGS.top:
+        suggest(narrowed(vocabulary)(next_step(last, state)[0]), vocabulary)
+        return
+    for sample in range(FLAGS.num_samples):
+        if sample:
+            print()
+        tokens = sampling.generate(next_step, last, state, FLAGS.length, (FLAGS.seed, sample), narrowed(vocabulary))
+        write(vocabulary.words[token] for token in itertools.chain(prompt, tokens))
+
+
+def encode_prompt(vocabulary):
+    """Returns the ids of the prompt's words; those that the vocabulary lacks are named in a warning, or an error."""
+    *words, _ = reader.tokenize(FLAGS.prompt.split("\n"))  # but for the <eos> after the last: its sentence goes on
+    tokens = vocabulary.encode(words)
+    unknown = [repr(word) for word in dict.fromkeys(words) if word not in vocabulary.ids]
+    if unknown:
+        print(f"{sys.argv[0]}: --prompt: not in the vocabulary, read as {reader.UNK}: {', '.join(unknown)}", file=sys.stderr)
+    return tokens.tolist()
+
+
+def narrowed(vocabulary):
+    """Returns the function from logits to the distribution that the flags ask for."""
+    return functools.partial(
+        sampling.distribution,
+        temperature=FLAGS.temperature,
+        top_k=1 if FLAGS.sample == "argmax" else FLAGS.top_k,
+        top_p=FLAGS.top_p,
+        excluded=[vocabulary.ids[reader.UNK]] if FLAGS.avoid_unk and reader.UNK in vocabulary.ids else [],
+    )
+
+
+def suggest(p, vocabulary):
+    """Prints the likeliest words of a distribution, each with its probability."""
+    for token in np.argsort(-p, kind="stable")[: FLAGS.top]:
+        if p[token] > 0:
+            print(f"{p[token]:10.6f}  {vocabulary.words[token]}")
+
+
+def write(words):
+    """Prints words as they come, a sentence a line."""
+    separator = ""
+    for word in words:
+        if word == reader.EOS:
+            print(flush=True)
+            separator = ""
+        else:
+            print(separator, word, sep="", end="", flush=True)
+            separator = " "
+    if separator:
+        print()
+
+
+if __name__ == "__main__":
+    commands.run(main)
