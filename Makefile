@@ -3,9 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SEEDS ?= 1
+KILLS ?= 200
+SECONDS ?= 60
 DATA ?=
 
-.PHONY: demo test test-slow lint test-gpu bench bench-gpu clean
+.PHONY: demo test test-slow lint soak fuzz test-gpu bench bench-gpu clean
 
 demo: $(VENV)/installed
 	$(BIN)/python train.py --model=demo --data_path=demo --save_path=runs/demo
@@ -19,6 +21,17 @@ test-slow: $(VENV)/installed-dev
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Kills training processes KILLS times and holds their ends against an unbroken run.
+soak: $(VENV)/installed-dev
+	$(BIN)/python tests/soak.py $(KILLS)
+
+# Fuzzes what reads files, each reader for SECONDS; atheris has no wheels for every platform, so it is no requirement.
+fuzz: $(VENV)/installed-dev
+	$(BIN)/pip install --quiet --disable-pip-version-check atheris==3.0.0
+	for target in text vocabulary archive config checkpoint; do \
+		$(BIN)/python -m fuzz.run $$target -max_total_time=$(SECONDS) -rss_limit_mb=4096 || exit 1; \
+	done
 
 # Fails where TensorFlow sees no GPU: elsewhere the tests of cuDNN are skipped.
 test-gpu: $(VENV)/installed-dev

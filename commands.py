@@ -1,5 +1,6 @@
 """What the commands share: every error that a user can cause is one line on standard error, and an exit code."""
 
+import signal
 import sys
 
 from absl import app, flags
@@ -22,7 +23,11 @@ def run(main):
         except (DataError, RunError, DeviceError, OSError) as error:
             if flags.FLAGS.debug:
                 raise
+            if isinstance(error, OSError) and error.filename:
+                error = f"{error.filename}: {error.strerror}; check the path and its permissions"
             return _fail(error, 1)
+        except KeyboardInterrupt:
+            return _fail("interrupted", 128 + signal.SIGINT)
 
     app.run(guarded, flags_parser=_parse)
 

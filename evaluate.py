@@ -44,7 +44,7 @@ def main(argv):
     paths = argv[1:]
     if not paths:
         raise flags.Error("which run? Name one or more run folders, for example: evaluate.py runs/small-1")
-    for record in score_sentences(open_run(paths[0]), sys.stdin) if FLAGS.stdin else score_runs(paths):
+    for record in score_sentences(open_run(paths[0]), sentences()) if FLAGS.stdin else score_runs(paths):
         print(json.dumps(record) if FLAGS.json else table_row(record), flush=True)
 
 
@@ -81,6 +81,14 @@ def texts(run, vocabulary):
         return {pathlib.Path(data_path).name: reader.read_tokens(data_path, vocabulary)}
     corpus = corpora.load_corpus(data_path, vocabulary)
     return {split: getattr(corpus, split) for split in FLAGS.split}
+
+
+def sentences():
+    """Yields the lines of standard input; DataError where they are not UTF-8."""
+    try:
+        yield from sys.stdin
+    except UnicodeDecodeError as error:
+        raise reader.DataError(f"standard input is not UTF-8 ({error.reason}); convert it to UTF-8") from None
 
 
 def score_sentences(opened, lines):

@@ -26,8 +26,9 @@ from configs import CONFIGS
 from ptb import devices, grammar
 from ptb.curves import Curves
 from ptb.evaluation import make_eval_step, perplexity, score
-from ptb.progress import Progress
-from ptb.run import Run
+from ptb.profiling import profiled
+from ptb.progress import Diverged, Progress, rewind
+from ptb.run import Run, writing
 from ptb.signals import StopRequest
 from ptb.training import Sums, make_train_step
 
@@ -39,10 +40,17 @@ flags.DEFINE_string(
     '"demo" for the built-in corpus; by default PTB is downloaded once and kept.',
 )
 flags.DEFINE_string("save_path", None, "Folder for checkpoints, curves and results (default: runs/<model>-<seed>).")
-flags.DEFINE_integer("seed", 1, "Decides the initial weights and the dropout masks.", lower_bound=0)
+flags.DEFINE_integer("seed", 1, "Decides the initial weights and the dropout masks.", lower_bound=0, upper_bound=2**31 - 1)
 flags.DEFINE_enum("rnn_mode", "auto", devices.RNN_MODES, "LSTM kernel: see ptb/kernels.py.")
 flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "Of matrix products: see ptb/devices.py.")
 flags.DEFINE_float("checkpoint_minutes", 5, "How often to write a checkpoint within an epoch.", lower_bound=0)
+flags.DEFINE_enum(
+    "on_nonfinite",
+    "stop",
+    ["stop", "rewind"],
+    "When the training diverges: stop, or go back a checkpoint and halve the learning rates.",
+)
+flags.DEFINE_bool("profile", False, "Record ten of the first steps for TensorBoard's profile plugin.")
 FLAGS = flags.FLAGS
 
 REPORTS_PER_EPOCH = 10
@@ -59,61 +67,71 @@ def main(argv):
     precision = devices.choose_precision(FLAGS.precision, gpus)
     run = Run(FLAGS.save_path or f"runs/{FLAGS.model}-{FLAGS.seed}")
     asked = {"model": FLAGS.model, "seed": FLAGS.seed, "precision": FLAGS.precision, "corpus": fingerprint(corpus)}
-    run.begin(asked | dataclasses.asdict(config) | {"data_path": FLAGS.data_path})
-    if run.result is not None:
+    asked |= dataclasses.asdict(config) | {"data_path": FLAGS.data_path}
+    if run.holds(asked) and run.result:
         print(f"{run.path}: finished, test perplexity {run.result['test_perplexity']:.3f}; nothing to do")
         return
-    corpus.vocabulary.save(run.vocabulary_path)
+    cut_into_windows(corpus, config)  # too short a text is refused before anything is written
 
-    print(f"Model: {FLAGS.model} Kernel: {kernel} Precision: {precision} Device: {'GPU' if gpus else 'CPU'}")
-    model = config.make_model(
-        len(corpus.vocabulary), seed=FLAGS.seed, rnn_mode=kernel, product_dtype=devices.product_dtype(precision)
-    )
-    setting = {"precision": precision, "kernel": kernel, "seed": FLAGS.seed, "versions": versions()}
+    with run.locked(), StopRequest(f"the same command resumes {run.path}") as stop:
+        run.begin(asked)
+        with writing(run.vocabulary_path):
+            corpus.vocabulary.save(run.vocabulary_path)
+        print(f"Model: {FLAGS.model} Kernel: {kernel} Precision: {precision} Device: {'GPU' if gpus else 'CPU'}")
+        model = config.make_model(
+            len(corpus.vocabulary), seed=FLAGS.seed, rnn_mode=kernel, product_dtype=devices.product_dtype(precision)
+        )
+        setting = {"precision": precision, "kernel": kernel, "seed": FLAGS.seed}
+        setting |= {"versions": versions(), "git_revision": git_revision()}
+        train_to_the_end = train if FLAGS.on_nonfinite == "stop" else train_with_rewinds
+        progress = train_to_the_end(
+            config, corpus, run, model, setting, stop, 60 * FLAGS.checkpoint_minutes, profile=FLAGS.profile
+        )
+        finish(corpus, run, model, progress, setting, stop)
 
-    with StopRequest(f"the same command resumes {run.path}") as stop:
-        progress = train(config, corpus, run, model, setting, stop, 60 * FLAGS.checkpoint_minutes)
-    finish(corpus, run, model, progress, setting)
 
-
-def train(config, corpus, run, model, setting, stop, checkpoint_seconds):
+def train(config, corpus, run, model, setting, stop, checkpoint_seconds, profile=False):
     """Trains `model` from where the run's newest checkpoint left it to the end of the last epoch. Returns the Progress."""
-    train_windows = reader.windows(corpus.train, config.batch_size, config.num_steps)
-    valid_windows = reader.windows(corpus.valid, config.batch_size, config.num_steps)
+    train_windows, valid_windows = cut_into_windows(corpus, config)
     report_windows = evenly_spaced(len(train_windows), REPORTS_PER_EPOCH)
     train_step = make_train_step(model, config.max_grad_norm, config.norm_of_repeats)
+    train_step = profiled(train_step, run.path) if profile else train_step
     eval_step = make_eval_step(model)
     progress = Progress(model.initial_state(config.batch_size), Sums.zero())
     if progress.restore(run, model):
         print(f"Resuming {run.path} after step {progress.step}")
+    else:
+        progress.save(run, model)
     run.write_history(progress.history)
+
     curves = Curves(run.path, progress.points, run.config)
     progress.points = curves.points
     saved = time.monotonic()
 
     while progress.epoch <= config.num_epochs:
-        learning_rate = config.learning_rate_of(progress.epoch)
-        print(f"Epoch: {progress.epoch} Learning rate: {learning_rate:.3f}", flush=True)
-        rate = np.array(learning_rate, model.dtype)
+        progress.learning_rate = progress.rate_factor * config.learning_rate_of(progress.epoch)
+        print(f"Epoch: {progress.epoch} Learning rate: {progress.learning_rate:.3f}", flush=True)
+        rate = np.array(progress.learning_rate, model.dtype)
         started = time.monotonic() - progress.seconds
         for inputs, targets in train_windows[progress.window :]:
             dropout_seed = np.array([setting["seed"], progress.step], np.int32)
             progress.state, progress.sums = train_step(inputs, targets, progress.state, progress.sums, rate, dropout_seed)
             if progress.window in report_windows:
+                progress.check()
                 progress.seconds = time.monotonic() - started
-                report(progress, len(train_windows), learning_rate, curves)
+                report(progress, len(train_windows), curves)
             progress.window += 1
             progress.step += 1
             if stop.requested or time.monotonic() - saved > checkpoint_seconds:
                 progress.seconds = time.monotonic() - started
                 progress.save(run, model)
                 saved = time.monotonic()
-            stop.exit_if_requested()
+                stop.exit_if_requested()
 
-        progress.check_finite()
         progress.seconds = time.monotonic() - started
-        valid = score(eval_step, model, valid_windows)
-        progress.history.append(epoch_record(progress, learning_rate, valid) | setting)
+        progress.save(run, model)
+        valid = score(eval_step, model, stop.watch(valid_windows))
+        progress.history.append(epoch_record(progress, valid) | setting)
         report_epoch(progress.history[-1], curves)
         progress.begin_epoch(model.initial_state(config.batch_size))
         progress.save(run, model)
@@ -123,10 +141,27 @@ def train(config, corpus, run, model, setting, stop, checkpoint_seconds):
     return progress
 
 
-def finish(corpus, run, model, progress, setting):
+def train_with_rewinds(config, corpus, run, *arguments, **options):
+    """Does what `train` does, but each time that the training diverges goes back a checkpoint and lowers the rate."""
+    while True:
+        try:
+            return train(config, corpus, run, *arguments, **options)
+        except Diverged as error:
+            print(error)
+            step, factor = rewind(run)
+            print(f"Going back to step {step}, learning rates × {factor:g}", flush=True)
+
+
+def cut_into_windows(corpus, config):
+    """Returns the windows of the training text and those of the validation text; DataError where one is too short."""
+    texts = {"the training text": corpus.train, "the validation text": corpus.valid}
+    return [reader.windows(text, config.batch_size, config.num_steps, name=name) for name, text in texts.items()]
+
+
+def finish(corpus, run, model, progress, setting, stop):
     """Scores the test text at batch 1, every prediction of it, and writes `result.json`."""
     windows = reader.windows(corpus.test, 1, TEST_WINDOW, drop_remainder=False)
-    test = score(make_eval_step(model), model, windows)
+    test = score(make_eval_step(model), model, stop.watch(windows))
     print(f"Test Perplexity: {test.perplexity:.3f}")
     result = {
         "test_perplexity": test.perplexity,
@@ -135,7 +170,6 @@ def finish(corpus, run, model, progress, setting):
         "valid_perplexity": progress.history[-1]["valid_perplexity"],
         "train_perplexity": progress.history[-1]["train_perplexity"],
         "training_seconds": sum(record["seconds"] for record in progress.history),
-        "git_revision": git_revision(),
         **setting,
     }
     if FLAGS.data_path == "demo":
@@ -153,24 +187,24 @@ def evenly_spaced(count, reports):
     return {k * period + min(reports, period - 1) for k in range(min(reports, count))}
 
 
-def report(progress, num_windows, learning_rate, curves):
+def report(progress, num_windows, curves):
     """Prints and plots how the epoch goes, in the tutorial's words."""
     sums = Sums(*[float(total) for total in progress.sums])
     running, speed = perplexity(sums.loss, sums.tokens), sums.tokens / progress.seconds
     print(f"{progress.window / num_windows:.3f} perplexity: {running:.3f} speed: {speed:.0f} wps", flush=True)
     curves.add("", "running_train_perplexity", progress.step, running)
-    curves.add("", "learning_rate", progress.step, learning_rate)
+    curves.add("", "learning_rate", progress.step, progress.learning_rate)
     curves.add("", "gradient_norm", progress.step, sums.grad_norm / sums.steps)
     curves.add("", "words_per_second", progress.step, speed)
     curves.flush()
 
 
-def epoch_record(progress, learning_rate, valid):
+def epoch_record(progress, valid):
     """Returns the line of `history.jsonl` for a finished epoch."""
     sums = Sums(*[float(total) for total in progress.sums])
     return {
         "epoch": progress.epoch,
-        "learning_rate": learning_rate,
+        "learning_rate": progress.learning_rate,
         "train_perplexity": perplexity(sums.loss, sums.tokens),
         "valid_perplexity": valid.perplexity,
         "words_per_second": sums.tokens / progress.seconds,

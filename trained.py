@@ -3,12 +3,18 @@
 import dataclasses
 from typing import NamedTuple
 
+import numpy as np
+
 from configs import Config
 from ptb import devices
 from ptb.model import LanguageModel
 from ptb.progress import load_weights
 from ptb.run import Run, RunError
-from reader import Vocabulary
+from reader import EOS, Vocabulary
+
+NOT_CONFIGURATION = ("model", "seed", "precision", "corpus", "data_path")  # what train.py writes beside it
+KINDS = {int: (int,), float: (int, float), str: (str,)}  # of JSON's values, for those of Config
+SOFTMAX_BIAS = "weights/language_model/softmax_bias"  # has an element for each word
 
 
 class Trained(NamedTuple):
@@ -27,18 +33,31 @@ def load(path, rnn_mode="auto", precision="auto"):
     checkpoint = run.load_checkpoint()
     if checkpoint is None:
         raise RunError(f"{path}: holds no checkpoint yet; train it first, or let it train for longer")
-    try:
-        config = Config(**{field.name: run.config[field.name] for field in dataclasses.fields(Config)})
-    except KeyError as error:
-        raise RunError(
-            f"{run.path / 'config.json'}: has no {error}; it was written by another version of this program"
-        ) from None
+    config = config_of(run)
     vocabulary = Vocabulary.load(run.vocabulary_path)
+    if EOS not in vocabulary.ids or np.shape(checkpoint.arrays.get(SOFTMAX_BIAS)) != (len(vocabulary),):
+        raise RunError(f"{run.vocabulary_path}: is not the vocabulary of {checkpoint.path.name}; restore it from a copy")
     gpus = devices.visible_gpus()
     model = config.make_model(
         len(vocabulary),
         rnn_mode=devices.choose_kernel(rnn_mode, gpus),
         product_dtype=devices.product_dtype(devices.choose_precision(precision, gpus)),
     )
-    load_weights(checkpoint[0], model)
+    load_weights(checkpoint, model)
     return Trained(model, vocabulary, run)
+
+
+def config_of(run):
+    """Returns the `Config` in a run's `config.json`; RunError if it is not one of this version of the program."""
+    config = run.config
+    fields = {field.name: field.type for field in dataclasses.fields(Config)}
+    missing = {*fields, *NOT_CONFIGURATION} - config.keys()
+    unknown = config.keys() - {*fields, *NOT_CONFIGURATION}
+    wrong = {name for name, kind in fields.items() if name in config and type(config[name]) not in KINDS[kind]}
+    for names, what in ((missing, "lacks"), (unknown, "has"), (wrong, "has an unusable value of")):
+        if names:
+            raise RunError(
+                f"{run.path / 'config.json'}: {what} {', '.join(sorted(names))}; it was written by another version "
+                "of this program: use that one"
+            )
+    return Config(**{name: config[name] for name in fields})

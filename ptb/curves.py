@@ -1,12 +1,16 @@
 """A run's curves for TensorBoard: points that travel in the checkpoints, and event files that are made from them."""
 
+import os
 import pathlib
+import socket
 import time
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins.hparams import api as hparams_plugin
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from ptb.run import writing
 
 
 class Curves:
@@ -19,12 +23,13 @@ class Curves:
     def __init__(self, folder, points, hyperparameters):
         self._folder = pathlib.Path(folder)
         self._writers = {}
-        for stale in [*self._folder.glob("events.out.*"), *self._folder.glob("*/events.out.*")]:
-            stale.unlink()
+        with writing(self._folder):
+            for stale in [*self._folder.glob("events.out.*"), *self._folder.glob("*/events.out.*")]:
+                stale.unlink()
         self.points = []
         # Given a name of its own, a resumed run stays the same trial in TensorBoard's table of hyperparameters.
         trial = hparams_plugin.hparams_pb(hyperparameters, trial_id=self._folder.name)
-        self._writer("").add_event(Event(wall_time=time.time(), summary=trial))
+        self._write_event("", Event(wall_time=time.time(), summary=trial))
         for point in points:
             self._write(*point)
 
@@ -33,18 +38,33 @@ class Curves:
         self._write(series, tag, step, float(value), time.time())
 
     def flush(self):
-        for writer in self._writers.values():
-            writer.flush()
+        for series, writer in self._writers.items():
+            with writing(self._folder / series):
+                writer.flush()
 
     def close(self):
-        for writer in self._writers.values():
-            writer.close()
+        for series, writer in self._writers.items():
+            with writing(self._folder / series):
+                writer.close()
 
     def _write(self, series, tag, step, value, wall_time):
         self.points.append((series, tag, step, value, wall_time))
-        self._writer(series).add_event(Event(wall_time=wall_time, step=step, summary=scalar_pb(tag, value)))
+        self._write_event(series, Event(wall_time=wall_time, step=step, summary=scalar_pb(tag, value)))
 
-    def _writer(self, series):
-        if series not in self._writers:
-            self._writers[series] = EventFileWriter(str(self._folder / series))
-        return self._writers[series]
+    def _write_event(self, series, event):
+        with writing(self._folder / series):
+            if series not in self._writers:
+                self._writers[series] = self._open(self._folder / series)
+            self._writers[series].write(event.SerializeToString())
+
+    def _open(self, folder):
+        """Returns the writer of a fresh event file.
+
+        TensorBoard's own EventFileWriter writes from a thread, where a full disk is not an error of the training's but a
+        traceback.
+        """
+        folder.mkdir(exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        writer = RecordWriter(open(folder / name, "wb"))  # noqa: SIM115 -- stays open as long as the run
+        writer.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+        return writer

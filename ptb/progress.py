@@ -1,12 +1,21 @@
 """Where a run is: all that must survive a crash for the run to go on as if nothing had happened."""
 
 import dataclasses
+import math
 
 import numpy as np
 import tensorflow as tf
 
 from ptb.run import RunError
 from ptb.training import Sums
+
+WORST_PERPLEXITY = 1e9  # of the steps since the last check; guessing among a million words has 1e6
+REWIND_FACTOR = 0.5  # of the learning rates, each time that a run goes back a checkpoint
+MOST_REWINDS = 10
+
+
+class Diverged(RunError):
+    """The training went astray: its numbers are not finite, or its loss has exploded."""
 
 
 @dataclasses.dataclass
@@ -19,53 +28,115 @@ class Progress:
     window: int = 0  # the next one of this epoch
     step: int = 0  # windows trained on since the beginning
     seconds: float = 0.0  # spent on this epoch so far
+    learning_rate: float = 0.0  # of this epoch
+    rate_factor: float = 1.0  # what rewinds have left of the configuration's learning rates
     history: list = dataclasses.field(default_factory=list)  # a record for each finished epoch
     points: list = dataclasses.field(default_factory=list)  # of the curves
+
+    def __post_init__(self):
+        self._checked = Sums.zero()  # the sums at the last check
 
     def begin_epoch(self, state):
         """Goes to the start of the next epoch; training there starts from `state`, zeros."""
         self.epoch, self.window, self.seconds = self.epoch + 1, 0, 0.0
         self.state, self.sums = state, Sums.zero()
+        self._checked = self.sums
 
     def save(self, run, model):
-        """Writes a checkpoint, unless the loss is no longer finite: the last good checkpoint must outlive that."""
-        self.check_finite()
+        """Writes a checkpoint, or raises Diverged: a bad state is never saved, so the last checkpoint is a good one."""
+        self.check()
         arrays = {f"weights/{variable.path}": variable.numpy() for variable in model.trainable_variables}
         arrays |= {f"carried/{name}": tensor.numpy() for name, tensor in self._carried().items()}
-        run.save_checkpoint(self.step, arrays, {name: getattr(self, name) for name in self._recorded()})
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise self._diverged(f"{name} is no longer finite")
+        run.save_checkpoint(self.step, arrays, self._record())
 
     def restore(self, run, model):
-        """Goes to where the newest checkpoint was written. Returns whether there was one."""
+        """Goes to where the newest checkpoint was written. Returns whether there was one.
+
+        RunError for a checkpoint that is not of this model or of another version of this program.
+        """
         checkpoint = run.load_checkpoint()
         if checkpoint is None:
             return False
-        arrays, record = checkpoint
-        load_weights(arrays, model)
-        carried = [tf.constant(arrays[f"carried/{name}"]) for name in self._carried()]
-        self.state, self.sums = tf.nest.pack_sequence_as((self.state, self.sums), carried)
-        for name in self._recorded():
-            setattr(self, name, record[name])
+        record = self._record() | checkpoint.record  # what an older version did not record keeps its first value
+        if [(name, type(value)) for name, value in record.items()] != [(k, type(v)) for k, v in self._record().items()]:
+            raise RunError(f"{checkpoint.path}: was written by another version of this program; go on with that one")
+        load_weights(checkpoint, model)
+        carried = [array_like(tensor, checkpoint, f"carried/{name}") for name, tensor in self._carried().items()]
+        self.state, self.sums = tf.nest.pack_sequence_as((self.state, self.sums), list(map(tf.constant, carried)))
+        self._checked = self.sums
+        for name, value in record.items():
+            setattr(self, name, value)
         return True
 
-    def check_finite(self):
-        """Raises RunError if the epoch's loss is infinite or not a number."""
-        if not np.isfinite(self.sums.loss.numpy()):
-            norm = self.sums.grad_norm.numpy() / self.sums.steps.numpy()
-            raise RunError(
-                f"the loss is no longer finite at step {self.step} of epoch {self.epoch} (mean gradient norm {norm:.3g}); "
-                "the last checkpoint is kept: try a lower learning rate or a smaller max_grad_norm"
-            )
+    def check(self):
+        """Raises Diverged if a loss or gradient since the last check was not finite, or the loss has exploded.
+
+        Sums keep what is not finite, so that nothing in between is missed. Reading them waits for the device: a check belongs
+        where they are read in any case.
+        """
+        sums = Sums(*[float(total) for total in self.sums])
+        before = Sums(*[float(total) for total in self._checked])
+        if not (math.isfinite(sums.loss) and math.isfinite(sums.grad_norm)):
+            norm = before.grad_norm / before.steps if before.steps else math.nan
+            raise self._diverged(f"loss {sums.loss:.3g}, gradient norm {sums.grad_norm:.3g} (mean before: {norm:.3g})")
+        steps, tokens = sums.steps - before.steps, sums.tokens - before.tokens
+        if steps and (sums.loss - before.loss) / tokens > math.log(WORST_PERPLEXITY):
+            loss, norm = (sums.loss - before.loss) / tokens, (sums.grad_norm - before.grad_norm) / steps
+            raise self._diverged(f"loss {loss:.3g} a word, mean gradient norm {norm:.3g}")
+        self._checked = self.sums
+
+    def _diverged(self, numbers):
+        return Diverged(
+            f"the training has diverged at step {self.step} of epoch {self.epoch}, learning rate {self.learning_rate:g}: "
+            f"{numbers}; the last checkpoints are kept: go back with --on_nonfinite=rewind, "
+            "or lower learning_rate or max_grad_norm"
+        )
 
     def _carried(self):
         tensors = {f"sums/{name}": tensor for name, tensor in self.sums._asdict().items()}
         states = {f"state/{i}": tensor for i, tensor in enumerate(tf.nest.flatten(self.state))}
         return states | tensors
 
-    def _recorded(self):
-        return [field.name for field in dataclasses.fields(self) if field.name not in ("state", "sums")]
+    def _record(self):
+        """Returns all that is not a tensor."""
+        fields = (field.name for field in dataclasses.fields(self))
+        return {name: getattr(self, name) for name in fields if name not in ("state", "sums")}
 
 
-def load_weights(arrays, model):
-    """Sets the weights of `model` to those of a checkpoint."""
+def rewind(run):
+    """Drops the newest checkpoint and lowers the learning rates of the one before it, from which the run then goes on.
+
+    The newest may have been written after the step that went astray and before its loss could show that. Returns the step to
+    which this goes back, and what is left of the configuration's rates: `REWIND_FACTOR` for each rewind. RunError after
+    `MOST_REWINDS`: lower rates are not the cure.
+    """
+    arrays, record, path = run.load_checkpoint(skip=1) or run.load_checkpoint()
+    step, factor = record["step"], record["rate_factor"] * REWIND_FACTOR
+    if factor < REWIND_FACTOR**MOST_REWINDS:
+        raise RunError(f"{path}: diverged after {MOST_REWINDS} rewinds too; begin anew with a lower learning_rate")
+    run.save_checkpoint(step, arrays, record | {"rate_factor": factor})
+    run.drop_checkpoints_after(step)
+    return step, factor
+
+
+def load_weights(checkpoint, model):
+    """Sets the weights of `model` to those of a checkpoint; RunError if they are not those of such a model."""
+    stored = {name for name in checkpoint.arrays if name.startswith("weights/")}
+    unknown = stored - {f"weights/{variable.path}" for variable in model.trainable_variables}
+    if unknown:
+        raise RunError(f"{checkpoint.path}: holds {min(unknown)}, which this model has not; use the program that wrote it")
     for variable in model.trainable_variables:
-        variable.assign(arrays[f"weights/{variable.path}"])
+        variable.assign(array_like(variable, checkpoint, f"weights/{variable.path}"))
+
+
+def array_like(tensor, checkpoint, name):
+    """Returns an array of the checkpoint; RunError if it has not the shape and the type of `tensor`."""
+    array = checkpoint.arrays.get(name)
+    wanted = f"{tuple(tensor.shape)} {tf.as_dtype(tensor.dtype).name}"
+    found = "nothing" if array is None else f"{array.shape} {array.dtype.name}"
+    if found != wanted:
+        raise RunError(f"{checkpoint.path}: holds {found} where {name} is to be {wanted}; use the program that wrote it")
+    return array

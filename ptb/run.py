@@ -6,6 +6,7 @@
     history.jsonl            one line an epoch
     events…, train/, valid/  the same and more, as curves for TensorBoard
     result.json              the final score
+    lock                     the process that trains here, or did last
 
 A checkpoint holds arrays (weights, recurrent state, running sums) and a JSON record (where the run is, its history, its
 curves). Whatever else changes while a run goes on is written anew from the newest checkpoint when it is resumed, so no crash
@@ -13,20 +14,32 @@ can leave the files at odds with each other. The format is NumPy's: a zip file w
 nothing in it can be executed.
 """
 
+import contextlib
+import fcntl
 import json
+import logging
 import os
 import pathlib
 import re
-import warnings
-import zipfile
+from typing import NamedTuple
 
 import numpy as np
 
 CHECKPOINTS_KEPT = 2
 
+logger = logging.getLogger(__name__)
+
 
 class RunError(Exception):
     """A run folder that cannot be used; the message names the file and says what to do."""
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint holds, and where it lies."""
+
+    arrays: dict
+    record: dict
+    path: pathlib.Path
 
 
 class Run:
@@ -39,20 +52,22 @@ class Run:
     @property
     def config(self):
         """What `config.json` holds; None before the run has begun."""
-        return self._read_json("config.json")
+        return self._read_json("config.json", "restore it from a copy, or choose another --save_path")
 
     @property
     def result(self):
-        """What `result.json` holds; None before the run has finished."""
-        return self._read_json("result.json")
+        """What `result.json` holds; None before the run has finished, and where the file is damaged: it can be made again."""
+        try:
+            return self._read_json("result.json", "it is made again", "test_perplexity")
+        except RunError as error:
+            logger.warning("%s", error)
+            return None
 
-    def begin(self, config):
-        """Makes the folder and writes `config.json`, or checks that a run that has begun there is the same one."""
+    def holds(self, config):
+        """Returns whether the run of this configuration has begun here; RunError where another has."""
         begun = self.config
         if begun is None:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.write_json("config.json", config)
-            return
+            return False
         differing = [
             f"{name} was {begun.get(name)!r}, now {config.get(name)!r}"
             for name in sorted({*begun, *config} - {"data_path"})  # the text may have moved; its hash is compared
@@ -60,6 +75,36 @@ class Run:
         ]
         if differing:
             raise RunError(f"{self.path}: holds another run ({'; '.join(differing)}); choose another --save_path")
+        return True
+
+    def begin(self, config):
+        """Makes the folder and writes `config.json`, or checks that a run that has begun here is the same one."""
+        if not self.holds(config):
+            self._make_folder()
+            self.write_json("config.json", config)
+
+    @contextlib.contextmanager
+    def locked(self):
+        """Makes the folder and keeps other processes from training in it; RunError where one does.
+
+        The lock is the kernel's, on the open file: it ends with the process, however that ends, so it is never stale.
+        """
+        self._make_folder()
+        path = self.path / "lock"
+        with writing(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        with open(descriptor, "r+", errors="replace") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(
+                    f"{self.path}: process {file.read()} is training here; wait until it ends, or choose another --save_path"
+                ) from None
+            with writing(path):
+                file.truncate()
+                file.write(str(os.getpid()))
+                file.flush()
+            yield
 
     def write_json(self, name, record):
         write_atomically(self.path / name, (json.dumps(record, indent=2) + "\n").encode())
@@ -79,49 +124,89 @@ class Run:
         for old in self._checkpoints()[:-CHECKPOINTS_KEPT]:
             old.unlink()
 
-    def load_checkpoint(self):
-        """Returns `(arrays, record)` of the newest checkpoint that is whole, or None if there is none yet.
+    def drop_checkpoints_after(self, step):
+        for path in self._checkpoints():
+            if path.name > f"checkpoint-{step:09d}.npz":
+                path.unlink()
+
+    def load_checkpoint(self, skip=0):
+        """Returns the newest `Checkpoint` that is whole, not counting the newest `skip`, or None if there is none yet.
 
         A damaged one is passed over with a warning, if there is an older one to go back to.
         """
         damaged = []
-        for path in reversed(self._checkpoints()):
+        for path in self._checkpoints()[::-1][skip:]:
             try:
-                with np.load(path, allow_pickle=False) as file:
-                    arrays = {name: file[name] for name in file.files}
-                record = json.loads(arrays.pop("__record__").tobytes())
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
-                damaged.append(f"{path}: damaged checkpoint ({error})")
+                checkpoint = _read_checkpoint(path)
+            except Exception as error:  # of damaged bytes zipfile, NumPy and json make a dozen types of them
+                damaged.append(f"{path}: damaged checkpoint ({type(error).__name__}: {error})")
                 continue
             for message in damaged:
-                warnings.warn(f"{message}; going back to {path.name}", stacklevel=2)
-            return arrays, record
+                logger.warning("%s; going back to %s", message, path.name)
+            return checkpoint
         if damaged:
-            raise RunError(f"{'; '.join(damaged)}; delete it to begin anew")
+            raise RunError(f"{'; '.join(damaged)}; restore it from a copy, or delete it to begin anew")
         return None
 
     def _checkpoints(self):
         """Returns the checkpoints, oldest first."""
         return sorted(path for path in self.path.glob("checkpoint-*.npz") if re.fullmatch(r"checkpoint-\d{9}\.npz", path.name))
 
-    def _read_json(self, name):
+    def _make_folder(self):
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+
+    def _read_json(self, name, cure, *numbers):
         path = self.path / name
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            record = json.loads(path.read_bytes())
+            if not isinstance(record, dict) or not all(isinstance(record.get(number), float) for number in numbers):
+                raise ValueError(" ".join(["not the expected object", *numbers]))
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            raise RunError(f"{path}: damaged ({error}); restore it or choose another --save_path") from None
+        except OSError as error:
+            raise RunError(f"{path}: cannot be read ({error.strerror}); name a folder that can be") from None
+        except (ValueError, RecursionError) as error:
+            raise RunError(f"{path}: damaged ({error}); {cure}") from None
+        return record
+
+
+def _read_checkpoint(path):
+    with np.load(path, allow_pickle=False) as file:
+        if sum(member.file_size for member in file.zip.infolist()) > path.stat().st_size:
+            raise ValueError("unpacks to more than it is")  # ours are not compressed: this is a bomb
+        arrays = {name: file[name] for name in file.files}
+    record = json.loads(arrays.pop("__record__").tobytes())
+    if not isinstance(record, dict):
+        raise ValueError("its record is no JSON object")
+    return Checkpoint(arrays, record, path)
+
+
+@contextlib.contextmanager
+def writing(path):
+    """Makes an OSError a RunError that names the file: most often the disk is full or the folder read-only."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{path}: cannot be written ({error.strerror or error}); make room, or choose a folder that can be written to: "
+            "the same command goes on from the last checkpoint"
+        ) from None
 
 
 def write_atomically(path, content):
     """Writes bytes, or what `content(file)` writes, so that `path` holds either all of it or what it held before."""
     aside = path.parent / ".writing"  # always the same name, so that crashes leave no more than one such file behind
-    with open(aside, "wb") as file:
-        content(file) if callable(content) else file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    os.fsync(folder)  # the rename itself
-    os.close(folder)
+    with writing(path):
+        try:
+            with open(aside, "wb") as file:
+                content(file) if callable(content) else file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            aside.unlink(missing_ok=True)  # half a file would keep a full disk full
+            raise
+        os.replace(aside, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)  # the rename itself
+        os.close(folder)

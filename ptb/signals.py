@@ -29,6 +29,12 @@ class StopRequest:
             print(f"Stopped by {signal.Signals(self._signal).name}; {self._hint}", flush=True)
             sys.exit(EXIT_CODES[self._signal])
 
+    def watch(self, windows):
+        """Yields the windows, and exits between two of them as above: for a long piece of work that changes nothing."""
+        for window in windows:
+            self.exit_if_requested()
+            yield window
+
     def _request(self, number, _):
         self.requested, self._signal = True, number
         for other in EXIT_CODES:

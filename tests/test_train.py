@@ -10,31 +10,14 @@ import time
 import numpy as np
 import pytest
 from conftest import ROOT
+from runs import assert_same, curve, history
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.util import tensor_util
 
 import train
 
 
 def arguments(data_path, save_path, *more):
     return ["--model=test", f"--data_path={data_path}", f"--save_path={save_path}", "--seed=3", *more]
-
-
-def weights(save_path):
-    newest = sorted(save_path.glob("checkpoint-*.npz"))[-1]
-    with np.load(newest) as arrays:
-        return {name: arrays[name] for name in arrays.files if name.startswith("weights/")}
-
-
-def curve(folder, tag):
-    """Returns a curve's points (step, value) as TensorBoard reads them."""
-    points = EventAccumulator(str(folder)).Reload().Tensors(tag)
-    return [(point.step, float(tensor_util.make_ndarray(point.tensor_proto))) for point in points]
-
-
-def history(save_path):
-    records = [json.loads(line) for line in (save_path / "history.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in record.items() if k not in ("seconds", "words_per_second")} for record in records]
 
 
 @pytest.fixture(scope="module")
@@ -153,12 +136,7 @@ def test_a_run_that_was_stopped_ends_where_an_unbroken_one_does(number, exit_cod
     resumed = command("train.py", *line)
     assert resumed.returncode == 0, resumed.stderr
     assert re.search(r"Resuming .* after step [1-9]\d*\n", resumed.stdout)
-    expected, reached = weights(unbroken), weights(save_path)
-    assert expected.keys() == reached.keys()
-    for name in expected:
-        np.testing.assert_array_equal(reached[name], expected[name])
-    assert history(save_path) == history(unbroken)
-    assert curve(save_path, "running_train_perplexity") == curve(unbroken, "running_train_perplexity")
+    assert_same(save_path, unbroken)
 
 
 @pytest.mark.parametrize(("count", "reports"), [(2323, 10), (10, 10), (19, 10), (3, 3), (1, 1)])

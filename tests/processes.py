@@ -1,0 +1,51 @@
+"""Commands as processes of their own, without the seconds that each takes to import TensorFlow: forked from one that has."""
+
+import multiprocessing
+import os
+import pathlib
+import runpy
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+sys.path.insert(0, str(ROOT))
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])  # or the server would find nothing to preload
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(["processes", "commands", "trained", "ptb.curves", "ptb.grammar"])
+
+
+def start(script, *arguments, folder, cwd=ROOT, before=None):
+    """Starts `python script arguments…`; `folder` gets its `stdin` from, its `stdout` and `stderr` to files of these names.
+
+    `before`, which can be pickled, is called in the process first. Returns the process.
+    """
+    process = context.Process(target=_run, args=(script, [*map(str, arguments)], str(folder), str(cwd), before))
+    process.start()
+    return process
+
+
+def run(script, *arguments, cwd=ROOT, stdin=b"", before=None, timeout=300):
+    """Runs a command to its end. Returns a CompletedProcess with text."""
+    with tempfile.TemporaryDirectory() as folder:
+        pathlib.Path(folder, "stdin").write_bytes(stdin)
+        process = start(script, *arguments, folder=folder, cwd=cwd, before=before)
+        process.join(timeout)
+        if process.is_alive():
+            process.kill()
+            raise subprocess.TimeoutExpired([script, *arguments], timeout)
+        out, err = (pathlib.Path(folder, name).read_text() for name in ("stdout", "stderr"))
+    return subprocess.CompletedProcess([script, *arguments], process.exitcode, out, err)
+
+
+def _run(script, arguments, folder, cwd, before):
+    for descriptor, (name, mode) in enumerate([("stdin", "r"), ("stdout", "w"), ("stderr", "w")]):
+        with open(pathlib.Path(folder, name), mode) as file:
+            os.dup2(file.fileno(), descriptor)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 -- multiprocessing has put the null device there
+    sys.argv = [script, *arguments]
+    os.chdir(cwd)
+    if before:
+        before()
+    runpy.run_path(str(ROOT / script), run_name="__main__")

@@ -1,0 +1,269 @@
+"""What users get wrong, over all commands: one line that names the file or the flag, an exit code, and nothing written."""
+
+import gzip
+import io
+import json
+import os
+import re
+import shutil
+import tarfile
+
+import numpy as np
+import processes
+import pytest
+
+import reader
+
+SENTENCE = "the cat sees the dogs and the dogs see <unk>\n"
+TEXTS = {"train.txt": SENTENCE * 40, "valid.txt": SENTENCE * 12, "test.txt": SENTENCE * 13}
+
+
+def write(folder, files):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder with a corpus in `data` and a finished run of it in `run`."""
+    folder = tmp_path_factory.mktemp("finished")
+    write(folder / "data", TEXTS)
+    process = processes.run("train.py", "--model=test", "--data_path=data", "--save_path=run", cwd=folder)
+    assert process.returncode == 0, process.stderr
+    return folder
+
+
+@pytest.fixture
+def folder(finished, tmp_path):
+    """A fresh copy of it, to spoil."""
+    return shutil.copytree(finished, tmp_path / "folder")
+
+
+def contents(folder):
+    """Everything below a folder."""
+    return {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+
+
+def assert_refused(process, code, fragments, folder, before):
+    assert process.returncode == code, process.stderr
+    assert process.stderr.count("\n") == 1, process.stderr
+    for fragment in fragments:
+        assert fragment in process.stderr
+    assert process.stdout == ""
+    assert contents(folder) == before
+
+
+TRAIN = ("train.py", "--model=test", "--save_path=new")
+EVALUATE = ("evaluate.py", "run")
+
+USAGE = [
+    (("train.py", "--model=huge"), "--model=huge"),
+    (("train.py", "--model"), "--model"),
+    (("train.py", "--modle=small"), "Did you mean: model"),
+    (("train.py", "--seed=-1"), "--seed"),
+    (("train.py", "--seed=2147483648"), "--seed"),
+    (("train.py", "--seed=one"), "--seed=one"),
+    (("train.py", "--checkpoint_minutes=-1"), "--checkpoint_minutes"),
+    (("train.py", "--checkpoint_minutes=soon"), "--checkpoint_minutes=soon"),
+    (("train.py", "--rnn_mode=gru"), "--rnn_mode=gru"),
+    (("train.py", "--precision=float8"), "--precision=float8"),
+    (("train.py", "--on_nonfinite=ignore"), "--on_nonfinite=ignore"),
+    (("train.py", "small"), "unexpected argument 'small'"),
+    (("evaluate.py",), "which run?"),
+    (("evaluate.py", "run", "--split=all"), "--split=all"),
+    (("evaluate.py", "run", "--average=perhaps"), "--average=perhaps"),
+    (("evaluate.py", "run", "--model=small"), "model"),
+    (("evaluate.py", "run", "--precision=float8"), "--precision=float8"),
+]
+
+
+@pytest.mark.parametrize(("command", "fragment"), USAGE, ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
+def test_wrong_flags(finished, command, fragment):
+    before = contents(finished)
+    assert_refused(processes.run(*command, cwd=finished), 2, [fragment], finished, before)
+
+
+def members(name="train.txt", kind=tarfile.REGTYPE, size=None, folder="data/"):
+    """An archive of the corpus in which one member is spoilt."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as archive:
+        for text, content in TEXTS.items():
+            member = tarfile.TarInfo(folder + text)
+            member.size = len(content)
+            if text == name:
+                member.type, member.linkname = kind, "/etc/passwd"
+                member.size = size or member.size
+            archive.addfile(member, io.BytesIO(content.encode().ljust(member.size)))
+    return file.getvalue()
+
+
+TEXT_CASES = {
+    "missing split": ({"train.txt": None}, "does not hold"),
+    "empty": ({"test.txt": b""}, "test.txt: holds no words"),
+    "blank": ({"valid.txt": b"\n \n"}, "valid.txt: holds no words"),
+    "binary": ({"train.txt": bytes(range(256))}, "train.txt: line 1 holds a zero byte"),
+    "UTF-16": ({"train.txt": SENTENCE.encode("utf-16") * 40}, "train.txt: line 1"),
+    "not UTF-8": ({"valid.txt": b"the caf\xe9\n"}, "valid.txt: line 1 is not UTF-8"),
+    "huge line": ({"train.txt": b"a " * reader.MAX_LINE_BYTES}, "train.txt: line 1 has over"),
+    "wrong split": ({"test.txt": TEXTS["train.txt"]}, "test.txt: is the same text as"),
+    "short training text": ({"train.txt": SENTENCE}, "the training text: has 11 tokens, too few"),
+    "short validation text": ({"valid.txt": "the cat\n"}, "the validation text: has 3 tokens, too few"),
+    "no <unk>": ({"train.txt": "the cat\n" * 40}, "the vocabulary has no <unk>"),
+}
+ARCHIVE_CASES = {
+    "no archive": (b"the cat", "readable simple-examples.tgz"),
+    "empty": (b"", "readable simple-examples.tgz"),
+    "cut off": (members()[:-100], "readable simple-examples.tgz"),
+    "bit flipped": (members()[:200] + b"\xff" + members()[201:], "data.tgz"),
+    "member outside": (members(folder="../"), "a path out of the archive"),
+    "absolute member": (members(folder="/data/"), "a path out of the archive"),
+    "symbolic link": (members(kind=tarfile.SYMTYPE), "is a link or a special file"),
+    "hard link": (members(kind=tarfile.LNKTYPE), "is a link or a special file"),
+    "device": (members(kind=tarfile.CHRTYPE), "is a link or a special file"),
+    "bomb": (gzip.compress(bytes(reader.MAX_ARCHIVE_BYTES + (1 << 20)), 1), "data.tgz"),
+    "huge member": (members(size=reader.MAX_MEMBER_BYTES + 1), "has over"),
+}
+
+
+@pytest.mark.parametrize("case", TEXT_CASES)
+def test_texts_to_train_on(folder, case):
+    files, fragment = TEXT_CASES[case]
+    for name, content in files.items():
+        (folder / "data" / name).unlink()
+        if content is not None:
+            write(folder / "data", {name: content})
+    before = contents(folder)
+    assert_refused(processes.run(*TRAIN, "--data_path=data", cwd=folder), 1, [fragment], folder, before)
+
+
+@pytest.mark.parametrize("case", ARCHIVE_CASES)
+def test_archives_to_train_on(folder, case):
+    content, fragment = ARCHIVE_CASES[case]
+    write(folder, {"data.tgz": content})
+    before = contents(folder)
+    assert_refused(processes.run(*TRAIN, "--data_path=data.tgz", cwd=folder), 1, ["data.tgz", fragment], folder, before)
+
+
+def config(**changes):
+    return lambda run: edit(run / "config.json", lambda record: record | changes)
+
+
+def edit(path, function):
+    path.write_text(json.dumps(function(json.loads(path.read_text()))))
+
+
+def without(record, name):
+    return {key: value for key, value in record.items() if key != name}
+
+
+def checkpoint(name, array):
+    """Puts an array into both checkpoints, or takes it out where that is None."""
+
+    def spoil(run):
+        for path in run.glob("checkpoint-*.npz"):
+            arrays = dict(np.load(path)) | {name: array}
+            np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+
+    return spoil
+
+
+def on_every_checkpoint(function):
+    return lambda run: [path.write_bytes(function(path.read_bytes())) for path in run.glob("checkpoint-*.npz")]
+
+
+EMBEDDING = "weights/language_model/embedding"
+RUN_CASES = {
+    "no run": (lambda run: shutil.rmtree(run), "run: holds no run"),
+    "a file": (lambda run: (shutil.rmtree(run), run.write_text("")), "run/config.json: cannot be read (Not a directory)"),
+    "no config": (lambda run: (run / "config.json").unlink(), "run: holds no run"),
+    "config is a folder": (lambda run: ((run / "config.json").unlink(), (run / "config.json").mkdir()), "config.json"),
+    "config cut off": (lambda run: os.truncate(run / "config.json", 40), "config.json: damaged"),
+    "config binary": (lambda run: (run / "config.json").write_bytes(bytes(range(256))), "config.json: damaged"),
+    "config a list": (lambda run: (run / "config.json").write_text("[1, 2]"), "config.json: damaged"),
+    "config too deep": (lambda run: (run / "config.json").write_text("[" * 100_000), "config.json: damaged"),
+    "newer config": (config(attention_heads=8), "config.json: has attention_heads; it was written by another version"),
+    "older config": (
+        lambda run: edit(run / "config.json", lambda record: without(record, "hidden_size")),
+        "config.json: lacks hidden_size",
+    ),
+    "config of another type": (config(hidden_size="two"), "config.json: has an unusable value of hidden_size"),
+    "config of another size": (config(hidden_size=3), "checkpoint-"),
+    "no checkpoint": (lambda run: [path.unlink() for path in run.glob("*.npz")], "run: holds no checkpoint yet"),
+    "checkpoints cut off": (on_every_checkpoint(lambda content: content[:3000]), "damaged checkpoint"),
+    "checkpoints empty": (on_every_checkpoint(lambda content: b""), "damaged checkpoint"),
+    "checkpoints of text": (on_every_checkpoint(lambda content: b"text"), "damaged checkpoint"),
+    "an array missing": (checkpoint(EMBEDDING, None), "holds nothing where weights/"),
+    "an array more": (checkpoint("weights/attention", np.zeros(3)), "holds weights/attention, which this model has not"),
+    "another shape": (checkpoint(EMBEDDING, np.zeros((8, 3), np.float32)), "holds (8, 3) float32"),
+    "no record": (checkpoint("__record__", None), "damaged checkpoint"),
+    "no vocabulary": (lambda run: (run / "vocabulary.txt").unlink(), "vocabulary.txt: cannot be read"),
+    "vocabulary cut off": (lambda run: os.truncate(run / "vocabulary.txt", 11), "vocabulary.txt: is empty or cut off"),
+    "vocabulary too small": (lambda run: (run / "vocabulary.txt").write_text("the\n<eos>\n"), "is not the vocabulary of"),
+    "vocabulary too large": (lambda run: (run / "vocabulary.txt").open("a").write("more\n"), "is not the vocabulary of"),
+    "vocabulary without <eos>": (
+        lambda run: (run / "vocabulary.txt").write_text((run / "vocabulary.txt").read_text().replace("<eos>", "eos")),
+        "is not the vocabulary of",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RUN_CASES)
+def test_run_folders_to_evaluate(folder, case):
+    spoil, fragment = RUN_CASES[case]
+    spoil(folder / "run")
+    before = contents(folder)
+    assert_refused(processes.run(*EVALUATE, cwd=folder), 1, [fragment], folder, before)
+
+
+OTHER_CASES = {
+    "no text": ((*EVALUATE, "--data_path=nowhere"), "nowhere"),
+    "empty text": ((*EVALUATE, "--data_path=/dev/null"), "/dev/null"),
+    "nowhere to write": ((*EVALUATE, "--per_token=no/such/file.csv"), "no/such/file.csv: No such file or directory"),
+    "no GPU": ((*EVALUATE, "--rnn_mode=cudnn"), "sees no GPU"),
+    "save path is a file": ((*TRAIN[:2], "--data_path=data", "--save_path=data/train.txt"), "data/train.txt"),
+    "save path below a file": ((*TRAIN[:2], "--data_path=data", "--save_path=data/train.txt/run"), "data/train.txt"),
+    "save path where none can be": ((*TRAIN[:2], "--data_path=data", "--save_path=/proc/run"), "/proc/run: cannot be written"),
+    "another run": (
+        (*TRAIN[:2], "--data_path=data", "--save_path=run", "--seed=2"),
+        "run: holds another run (seed was 1, now 2)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_CASES)
+def test_other_paths(finished, case):
+    command, fragment = OTHER_CASES[case]
+    before = contents(finished)
+    process = processes.run(*command, cwd=finished)
+    assert_refused(process, 1, [fragment], finished, before)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["newer config", "config cut off", "checkpoints cut off", "an array missing", "another shape", "an array more"],
+)
+def test_run_folders_to_train_on_in(folder, damage):
+    spoil, fragment = RUN_CASES[damage]
+    (folder / "run" / "result.json").unlink()
+    spoil(folder / "run")
+    before = {path: content for path, content in contents(folder).items() if path.name != "lock"}
+    process = processes.run("train.py", "--model=test", "--data_path=data", "--save_path=run", cwd=folder)
+    assert process.returncode == 1
+    assert re.search("attention_heads was 8, now None" if damage == "newer config" else re.escape(fragment), process.stderr)
+    assert process.stderr.count("\n") == 1
+    assert {path: content for path, content in contents(folder).items() if path.name != "lock"} == before
+
+
+def test_sentences_that_are_not_utf8(finished):
+    before = contents(finished)
+    process = processes.run(*EVALUATE, "--stdin", cwd=finished, stdin=b"caf\xe9\n")
+    assert_refused(process, 1, ["standard input is not UTF-8"], finished, before)
+
+
+def test_debug_shows_the_traceback(finished):
+    process = processes.run(*EVALUATE, "--data_path=nowhere", "--debug", cwd=finished)
+    assert process.returncode == 1
+    assert "Traceback (most recent call last)" in process.stderr
+    assert "reader.DataError: nowhere" in process.stderr

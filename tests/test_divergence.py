@@ -1,0 +1,96 @@
+"""Trainings that go astray for real: what stops them, what is kept, and what a rewind does."""
+
+import dataclasses
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import corpora
+import train
+from configs import TEST
+from ptb.progress import MOST_REWINDS, REWIND_FACTOR, Diverged, Progress, rewind
+from ptb.run import Run, RunError
+from ptb.signals import StopRequest
+from ptb.training import Sums
+
+
+@pytest.fixture
+def begin(tiny_corpus, tmp_path):
+    """Returns `begin(learning_rate)`, which trains in one and the same folder at that rate."""
+    corpus = corpora.load_corpus(str(tiny_corpus))
+
+    def begin(function, **changes):
+        config = dataclasses.replace(TEST, hidden_size=8, **changes)
+        run = Run(tmp_path / "run")
+        model = config.make_model(len(corpus.vocabulary), seed=1)
+        run.begin({"seed": 1})
+        with StopRequest("") as stop:
+            function(config, corpus, run, model, {"seed": 1}, stop, checkpoint_seconds=0)
+
+    begin.run = Run(tmp_path / "run")
+    return begin
+
+
+def assert_finite(checkpoint):
+    for name, array in checkpoint.arrays.items():
+        assert np.isfinite(array).all(), name
+
+
+@pytest.mark.parametrize(("learning_rate", "numbers"), [(1e4, r"loss \S+ a word, mean gradient norm \S+"), (1e38, ".*finite")])
+def test_a_training_that_diverges_stops_and_keeps_its_last_good_checkpoint(begin, learning_rate, numbers):
+    with pytest.raises(Diverged) as error:
+        begin(train.train, learning_rate=learning_rate)
+    stopped = re.search(
+        rf"at step (\d+) of epoch 1, learning rate {re.escape(f'{learning_rate:g}')}: {numbers}", str(error.value)
+    )
+    assert stopped, error.value
+    checkpoint = begin.run.load_checkpoint()
+    assert_finite(checkpoint)
+    assert checkpoint.record["step"] <= int(stopped[1])
+    assert not (begin.run.path / "result.json").exists()
+
+
+def test_a_rewind_goes_on_with_a_lower_rate_to_the_end(begin):
+    begin(train.train_with_rewinds, learning_rate=1e3, num_epochs=2)
+    record = begin.run.load_checkpoint().record
+    halvings = math.log2(1 / record["rate_factor"])
+    assert halvings == round(halvings) >= 1
+    lines = [json.loads(line) for line in (begin.run.path / "history.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert lines[1]["learning_rate"] == 1e3 * TEST.lr_decay * record["rate_factor"]
+
+
+def test_a_run_that_no_rewind_cures_is_given_up(begin):
+    with pytest.raises(RunError, match="diverged after 10 rewinds too"):
+        begin(train.train_with_rewinds, learning_rate=1e30)
+    assert begin.run.load_checkpoint().record["rate_factor"] == REWIND_FACTOR**MOST_REWINDS
+
+
+def test_the_lower_rate_survives_a_crash(begin):
+    with pytest.raises(Diverged):
+        begin(train.train, learning_rate=1e30)
+    before = begin.run.load_checkpoint(skip=1)
+    assert rewind(begin.run) == (before.record["step"], REWIND_FACTOR)
+    after = begin.run.load_checkpoint()
+    assert after.record == before.record | {"rate_factor": REWIND_FACTOR}
+    with pytest.raises(Diverged, match="learning rate 5e"):
+        begin(train.train, learning_rate=1e30)
+
+
+@pytest.mark.parametrize(
+    ("loss", "grad_norm", "message"),
+    [(math.nan, 1.0, "loss nan"), (100.0, math.inf, "gradient norm inf"), (1e5, 1.0, "loss 1e.04 a word")],
+)
+def test_what_counts_as_diverged(loss, grad_norm, message):
+    def sums(*values):
+        return Sums(*[tf.constant(value, tf.float64) for value in values])
+
+    progress = Progress((), sums(20.0, 10.0, 1.0, 2.0, 0.0))
+    progress.check()
+    progress.sums = sums(20.0 + loss, 20.0, 2.0, 2.0 + grad_norm, 0.0)
+    with pytest.raises(Diverged, match=message):
+        progress.check()

@@ -1,0 +1,129 @@
+"""Storage that fails, files that are damaged, processes that meet: nothing good is lost, and one line says what is wrong."""
+
+import os
+import resource
+import shutil
+import signal
+import time
+
+import processes
+import pytest
+import runs
+
+from ptb.curves import Curves
+from ptb.run import Run, RunError
+
+FILE_SIZE = 6000  # bytes: enough for the first checkpoints of the test configuration, which grow with the curves in them
+
+
+def train(save_path, data_path, *more, before=None):
+    arguments = ["--model=test", f"--data_path={data_path}", f"--save_path={save_path}", "--checkpoint_minutes=0", *more]
+    return processes.run("train.py", *arguments, before=before)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiny_corpus, tmp_path_factory):
+    save_path = tmp_path_factory.mktemp("runs") / "unbroken"
+    process = train(save_path, tiny_corpus)
+    assert process.returncode == 0, process.stderr
+    return save_path
+
+
+def limit_file_size():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_SIZE, FILE_SIZE))
+
+
+def test_a_full_disk_stops_the_run_with_one_line_and_loses_nothing(tiny_corpus, unbroken, tmp_path):
+    save_path = tmp_path / "run"
+    process = train(save_path, tiny_corpus, before=limit_file_size)
+    assert process.returncode == 1
+    assert process.stderr.count("\n") == 1
+    assert f"{save_path}/checkpoint-" in process.stderr
+    assert "cannot be written (File too large); make room" in process.stderr
+    reached = Run(save_path).load_checkpoint().record["step"]
+    assert 0 < reached < 10
+    assert not (save_path / ".writing").exists()
+
+    process = train(save_path, tiny_corpus)
+    assert process.returncode == 0, process.stderr
+    assert f"after step {reached}\n" in process.stdout
+    runs.assert_same(save_path, unbroken)
+
+
+def test_curves_on_a_full_disk_name_their_folder(tmp_path):
+    curves = Curves(tmp_path, [], {})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_SIZE, limits[1]))
+    try:
+        with pytest.raises(RunError, match="train: cannot be written .File too large"):
+            for step in range(1000):
+                curves.add("train", "perplexity", step, 1.0)
+                curves.flush()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def cut(path):
+    os.truncate(path, path.stat().st_size * 2 // 3)
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def newest(run):
+    return sorted(run.glob("checkpoint-*.npz"))[-1]
+
+
+@pytest.mark.parametrize(
+    ("damage", "warnings"),
+    [
+        (lambda run: cut(newest(run)), ["damaged checkpoint"]),
+        (lambda run: flip(newest(run)), ["damaged checkpoint"]),
+        (lambda run: newest(run).write_bytes(b""), ["damaged checkpoint"]),
+        (lambda run: newest(run).unlink(), []),
+        (lambda run: cut(run / "history.jsonl"), []),
+        (lambda run: (run / "history.jsonl").unlink(), []),
+        (lambda run: cut(run / "result.json"), ["result.json: damaged"]),
+        (lambda run: (run / "vocabulary.txt").unlink(), []),
+        (lambda run: shutil.rmtree(run / "train"), []),
+        (lambda run: (run / ".writing").write_bytes(b"half a file"), []),
+        (lambda run: (run / "lock").write_text("not a pid"), []),
+    ],
+)
+def test_what_is_damaged_is_passed_over_or_made_again(damage, warnings, unbroken, tiny_corpus, tmp_path):
+    save_path = shutil.copytree(unbroken, tmp_path / "run")
+    if not warnings or "result.json" not in warnings[0]:
+        (save_path / "result.json").unlink()
+    damage(save_path)
+    process = train(save_path, tiny_corpus)
+    assert process.returncode == 0, process.stderr
+    assert process.stderr.count("\n") == len(warnings)
+    for warning in warnings:
+        assert warning in process.stderr
+    runs.assert_same(save_path, unbroken)
+
+
+def test_the_second_process_in_a_folder_is_told_of_the_first_and_no_lock_outlives_its_process(tiny_corpus, tmp_path):
+    save_path = tmp_path / "run"
+    (tmp_path / "stdin").touch()
+    command = ["--model=test", f"--data_path={tiny_corpus}", f"--save_path={save_path}"]
+    first = processes.start("train.py", *command, folder=tmp_path)
+    deadline = time.monotonic() + 120
+    while not list(save_path.glob("checkpoint-*.npz")):
+        assert first.is_alive() and time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(first.pid, signal.SIGSTOP)  # or it would end too soon
+    second = processes.run("train.py", *command)
+    assert second.returncode == 1
+    assert second.stdout == ""
+    assert second.stderr.endswith(
+        f"train.py: {save_path}: process {first.pid} is training here; wait until it ends, or choose another --save_path\n"
+    )
+    assert second.stderr.count("\n") == 1
+    first.kill()
+    first.join()
+    with Run(save_path).locked():
+        assert (save_path / "lock").read_text() == str(os.getpid())
