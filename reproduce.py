@@ -20,10 +20,6 @@ from absl import flags
 import commands
 from configs import CONFIGS
 
-flags.DEFINE_enum("model", None, list(CONFIGS), "Whose rows to reproduce.")
-flags.DEFINE_integer("seeds", 1, "How many runs, with the seeds from 1 on.", lower_bound=1)
-flags.DEFINE_string("data_path", None, "As for train.py.")
-flags.DEFINE_string("runs", "runs", "Folder for the runs themselves, which hold the weights.")
 FLAGS = flags.FLAGS
 
 ROOT = pathlib.Path(__file__).parent
@@ -56,6 +52,14 @@ ROWS = (
     Row("large", 10, 72.8, 69.5),
     Row("large", 38, 71.9, 68.7),
 )
+
+
+def define_flags():
+    """Not where the module is imported: train.py has flags of the same names, and a test imports both."""
+    flags.DEFINE_enum("model", None, list(CONFIGS), "Whose rows to reproduce.")
+    flags.DEFINE_integer("seeds", 1, "How many runs, with the seeds from 1 on.", lower_bound=1)
+    flags.DEFINE_string("data_path", None, "As for train.py.")
+    flags.DEFINE_string("runs", "runs", "Folder for the runs themselves, which hold the weights.")
 
 
 def main(argv):
@@ -142,4 +146,5 @@ def spread(values):
 
 
 if __name__ == "__main__":
+    define_flags()
     commands.run(main)
