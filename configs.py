@@ -7,8 +7,11 @@ Table 1, with the values of TensorFlow's tutorial `ptb_word_lm.py` where the two
 
 import dataclasses
 
+import keras
+
 from ptb.model import LanguageModel
 from ptb.schedule import learning_rate
+from ptb.training import Clip, Objective
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +29,36 @@ class Config:
     keep_prob: float
     lr_decay: float
     batch_size: int
-    forget_bias: float = 0.0
     decay_convention: str = "tutorial"  # or "lua": see ptb.schedule
     norm_of_repeats: str = "summed"  # or "apart": see ptb.training
+    # What follows is off by default: the paper has none of it.
+    cell: str = "lstm"  # see ptb.cells
+    forget_bias: float = 0.0
+    orthogonal_recurrence: bool = False  # how the recurrent weights start
+    one_hot_input: bool = False  # instead of an embedding
+    drop_input: bool = True  # dropout before the first layer and
+    drop_output: bool = True  # after the last; between them it always is
+    level: str = "word"  # what a token is; or "char"
+    train_fraction: float = 0.9  # of a text that comes as one file
+    valid_fraction: float = 0.05  # the rest is the test
+    reduction: str = "sum"  # of the losses over time; or "mean"
+    softmax_l2: float = 0.0  # times the sum of the squared softmax weights is added to the loss
+    clip: str = "norm"  # to max_grad_norm; "unit": made equal to it; "element": each element in ± max_grad_norm
+    optimizer: str = "sgd"  # or one of OPTIMIZERS
+    bptt_steps: int = 0  # how far back the gradient reaches, if further than num_steps, the steps from update to update
+    validate_every: int = 0  # steps, besides each epoch's end
+    patience: int = 0  # stop after so many validations without a new best, and take the best weights
+    explosion: float = 0.0  # stop where the loss is so many times the first
+
+    @property
+    def fractions(self):
+        """What train and valid have of a text that comes as one file."""
+        return self.train_fraction, self.valid_fraction
+
+    @property
+    def overlap(self):
+        """How many steps of a window lie before those that an update learns from."""
+        return max(0, self.bptt_steps - self.num_steps)
 
     def learning_rate_of(self, epoch):
         """Returns the learning rate of an epoch, counted from 1."""
@@ -46,11 +76,37 @@ class Config:
             vocab_size,
             self.hidden_size,
             self.num_layers,
+            cell=self.cell,
+            one_hot_input=self.one_hot_input,
             keep_prob=self.keep_prob,
+            drop_input=self.drop_input,
+            drop_output=self.drop_output,
             init_scale=self.init_scale,
+            orthogonal_recurrence=self.orthogonal_recurrence,
             forget_bias=self.forget_bias,
             **choices,
         )
+
+    def make_optimizer(self):
+        """Returns a new optimiser of Keras's, or None for plain SGD, which needs none."""
+        return OPTIMIZERS[self.optimizer]() if self.optimizer != "sgd" else None
+
+    def objective(self):
+        """Returns what a training step descends on."""
+        return Objective(self.reduction, self.softmax_l2, self.num_steps if self.overlap else None)
+
+    def gradient_clip(self):
+        """Returns what a gradient may be at most."""
+        return Clip(self.max_grad_norm, self.clip, self.norm_of_repeats)
+
+
+DEFAULTS = {field.name: field.default for field in dataclasses.fields(Config) if field.default is not dataclasses.MISSING}
+
+OPTIMIZERS = {  # named, or Keras would number them, and their variables' paths with them
+    # Torch's optim.rmsprop, as char-rnn uses it, divides by √m + 1e-8, Keras's by √(m + epsilon).
+    "rmsprop": lambda: keras.optimizers.RMSprop(rho=0.95, epsilon=1e-16, name="rmsprop"),
+    "adam": lambda: keras.optimizers.Adam(name="adam"),
+}
 
 
 # Published, "non-regularized LSTM": valid 120.7, test 114.5. The tutorial: valid 121.39, test 115.91. 4,651,600 parameters.
@@ -122,6 +178,59 @@ SMALL_LUA_DECAY = dataclasses.replace(SMALL, decay_convention="lua")
 SMALL_REPEATS_APART = dataclasses.replace(SMALL, norm_of_repeats="apart")
 SMALL_LUA_DECAY_REPEATS_APART = dataclasses.replace(SMALL_LUA_DECAY, norm_of_repeats="apart")
 
+# The older systems that taught people recurrent language models, each as it was by default. None has a published row for PTB.
+
+# The three-layer PyTorch net: one layer of 150, the mean loss, the gradient made as long as 1.
+LSTM150 = Config(
+    init_scale=0.1,
+    learning_rate=1.0,
+    max_grad_norm=1,
+    num_layers=1,
+    num_steps=35,
+    hidden_size=150,
+    full_rate_epochs=4,
+    num_epochs=10,
+    keep_prob=1.0,
+    lr_decay=1 / 1.1,
+    batch_size=20,
+    reduction="mean",
+    clip="unit",
+)
+RNN150 = dataclasses.replace(LSTM150, cell="tanh_rnn")
+
+# char-rnn (Torch): characters, one-hot, RMSprop, each element of the gradient in ±5.
+CHAR_RNN = Config(
+    init_scale=0.08,
+    learning_rate=2e-3,
+    max_grad_norm=5,
+    num_layers=2,
+    num_steps=50,
+    hidden_size=128,
+    full_rate_epochs=10,
+    num_epochs=50,
+    keep_prob=1.0,
+    lr_decay=0.97,
+    batch_size=50,
+    level="char",
+    one_hot_input=True,
+    forget_bias=1.0,
+    drop_input=False,
+    clip="element",
+    optimizer="rmsprop",
+    validate_every=1000,
+    explosion=3.0,
+)
+
+# Element-Research's rnn (Torch): the simple recurrent cell, an update every 5 steps from a gradient that reaches back 10.
+ELEMENT_RNN = dataclasses.replace(SMALL, cell="sigmoid_rnn", num_layers=1, num_steps=5, bptt_steps=10, learning_rate=0.1)
+PEEPHOLE = dataclasses.replace(SMALL, cell="peephole_lstm")
+GRU = dataclasses.replace(SMALL, cell="gru")
+
+# What Theano's LSTM tutorial added: early stopping that keeps the best weights, decay of the output weights, orthogonal starts.
+SMALL_PATIENT = dataclasses.replace(
+    SMALL, orthogonal_recurrence=True, softmax_l2=1e-5, validate_every=1000, patience=10, num_epochs=39
+)
+
 CONFIGS = {
     "small": SMALL,
     "medium": MEDIUM,
@@ -131,4 +240,11 @@ CONFIGS = {
     "small_lua_decay": SMALL_LUA_DECAY,
     "small_repeats_apart": SMALL_REPEATS_APART,
     "small_lua_decay_repeats_apart": SMALL_LUA_DECAY_REPEATS_APART,
+    "lstm150": LSTM150,
+    "rnn150": RNN150,
+    "char_rnn": CHAR_RNN,
+    "element_rnn": ELEMENT_RNN,
+    "peephole": PEEPHOLE,
+    "gru": GRU,
+    "small_patient": SMALL_PATIENT,
 }

@@ -25,7 +25,12 @@ SHA256 = {
 }
 
 
-def load_corpus(data_path: str | None, vocabulary: reader.Vocabulary | None = None) -> reader.Corpus:
+def load_corpus(
+    data_path: str | None,
+    vocabulary: reader.Vocabulary | None = None,
+    level: str = "word",
+    fractions: tuple[float, float] = (0.9, 0.05),
+) -> reader.Corpus:
     """The corpus that `--data_path` names, read with the vocabulary given or else with that of its training text.
 
     None is PTB, from the user's cache or downloaded into it; "demo" is the text of `ptb.grammar` (a folder of that name
@@ -35,8 +40,8 @@ def load_corpus(data_path: str | None, vocabulary: reader.Vocabulary | None = No
         from ptb import grammar  # brings TensorFlow, which reading a folder need not wait for
 
         text = grammar.demo_text(seed=0)
-        return reader.build_corpus(text.train, text.valid, text.test, vocabulary)
-    return reader.read_corpus(download_ptb(ptb_cache()) if data_path is None else data_path, vocabulary)
+        return reader.build_corpus(text.train, text.valid, text.test, vocabulary, level=level)
+    return reader.read_corpus(download_ptb(ptb_cache()) if data_path is None else data_path, vocabulary, level, fractions)
 
 
 def ptb_cache() -> Path:

@@ -56,11 +56,11 @@ def score_runs(paths):
     """Yields a record for each run and split, or with --average for each number of runs averaged and split."""
     vocabulary, mean = None, {}
     for count, path in enumerate(paths, 1):
-        model, run_vocabulary, run = open_run(path)
+        model, run_vocabulary, config, run = open_run(path)
         if FLAGS.average and vocabulary not in (None, run_vocabulary):
             raise RunError(f"{path}: its vocabulary is not that of {paths[0]}, so their probabilities cannot be averaged")
         vocabulary = run_vocabulary
-        for split, tokens in texts(run, vocabulary).items():
+        for split, tokens in texts(run, vocabulary, config).items():
             windows = reader.windows(tokens, 1, WINDOW, drop_remainder=False)
             log_probabilities = -evaluation.carry_through(evaluation.make_eval_step(model), model, windows)[0]
             if FLAGS.average:
@@ -71,15 +71,16 @@ def score_runs(paths):
                 write_tokens(FLAGS.per_token, [vocabulary.words[token] for token in tokens[1:]], log_probabilities, ranks)
             score = evaluation.Score(-float(log_probabilities.sum(dtype=np.float64)), log_probabilities.size)
             name = f"average of {count}" if FLAGS.average else str(path)
-            yield {"run": name, "split": split, "tokens": score.tokens, "perplexity": score.perplexity}
+            record = {"run": name, "split": split, "tokens": score.tokens, "perplexity": score.perplexity}
+            yield record | ({"bits_per_character": score.bits} if config.level == "char" else {})
 
 
-def texts(run, vocabulary):
-    """Returns the ids of each text to score, by name."""
+def texts(run, vocabulary, config):
+    """Returns the ids of each text to score, by name: of a file that is named as such, all of it."""
+    if FLAGS.data_path and FLAGS.data_path != "demo" and reader.is_one_text(FLAGS.data_path):
+        return {pathlib.Path(FLAGS.data_path).name: reader.read_tokens(FLAGS.data_path, vocabulary, config.level)}
     data_path = FLAGS.data_path or run.config["data_path"]
-    if data_path and pathlib.Path(data_path).is_file() and not data_path.endswith((".tgz", ".tar.gz")):
-        return {pathlib.Path(data_path).name: reader.read_tokens(data_path, vocabulary)}
-    corpus = corpora.load_corpus(data_path, vocabulary)
+    corpus = corpora.load_corpus(data_path, vocabulary, config.level, config.fractions)
     return {split: getattr(corpus, split) for split in FLAGS.split}
 
 
@@ -93,12 +94,12 @@ def sentences():
 
 def score_sentences(opened, lines):
     """Yields a record for each line: its log probability in nats, perplexity and number of tokens, `<eos>` included."""
-    model, vocabulary, _ = opened
+    model, vocabulary, config, _ = opened
     eos = vocabulary.ids[reader.EOS]
     state = model.initial_state(1)
     eval_step = evaluation.make_eval_step(model)
     for line in lines:
-        words = [*line.split(), reader.EOS]
+        words = [*reader.split_line(line, config.level), reader.EOS]
         ids = vocabulary.encode(words)
         if not FLAGS.carry_state:
             state = model.initial_state(1)
@@ -123,7 +124,7 @@ def table_row(record):
     if "run" in record:
         return (
             f"{record['run']:<32} {record['split']:<8} {record['tokens']:>9,} tokens   perplexity {record['perplexity']:9.3f}"
-        )
+        ) + (f"   bits {record['bits_per_character']:.4f}" if "bits_per_character" in record else "")
     row = f"log p {record['log_probability']:10.3f}   tokens {record['tokens']:4d}   perplexity {record['perplexity']:10.3f}   "
     words = [f"    {log_probability:9.3f}  {word}" for word, log_probability in record.get("words", [])]
     return "\n".join([row + record["sentence"], *words])

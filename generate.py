@@ -45,8 +45,8 @@ def main(argv):
     for number in (signal.SIGINT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
 
-    model, vocabulary, _ = trained.load(argv[1], FLAGS.rnn_mode, FLAGS.precision)
-    prompt = encode_prompt(vocabulary)
+    model, vocabulary, config, _ = trained.load(argv[1], FLAGS.rnn_mode, FLAGS.precision)
+    prompt = encode_prompt(vocabulary, config.level)
     next_step = sampling.make_next_step(model)
     *before, last = [vocabulary.ids[reader.EOS], *prompt]
     state = model.initial_state(1)
@@ -60,12 +60,12 @@ def main(argv):
         if sample:
             print()
         tokens = sampling.generate(next_step, last, state, FLAGS.length, (FLAGS.seed, sample), narrowed(vocabulary))
-        write(vocabulary.words[token] for token in itertools.chain(prompt, tokens))
+        write((vocabulary.words[token] for token in itertools.chain(prompt, tokens)), config.level)
 
 
-def encode_prompt(vocabulary):
+def encode_prompt(vocabulary, level):
     """Returns the ids of the prompt's words; those that the vocabulary lacks are named in a warning, or an error."""
-    *words, _ = reader.tokenize(FLAGS.prompt.split("\n"))  # but for the <eos> after the last: its sentence goes on
+    *words, _ = reader.tokenize(FLAGS.prompt.split("\n"), level)  # but for the <eos> after the last: its sentence goes on
     tokens = vocabulary.encode(words)
     unknown = [repr(word) for word in dict.fromkeys(words) if word not in vocabulary.ids]
     if unknown:
@@ -91,17 +91,12 @@ def suggest(p, vocabulary):
             print(f"{p[token]:10.6f}  {vocabulary.words[token]}")
 
 
-def write(words):
+def write(words, level):
     """Prints words as they come, a sentence a line."""
-    separator = ""
-    for word in words:
-        if word == reader.EOS:
-            print(flush=True)
-            separator = ""
-        else:
-            print(separator, word, sep="", end="", flush=True)
-            separator = " "
-    if separator:
+    piece = "\n"
+    for piece in reader.join_tokens(words, level):
+        print(piece, end="", flush=True)
+    if piece != "\n":
         print()
 
 

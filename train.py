@@ -14,7 +14,7 @@ import math
 import pathlib
 import platform
 import subprocess
-import time
+from typing import NamedTuple
 
 import numpy as np
 from absl import flags
@@ -22,12 +22,12 @@ from absl import flags
 import commands
 import corpora
 import reader
-from configs import CONFIGS
-from ptb import devices, grammar
+from configs import CONFIGS, DEFAULTS
+from ptb import devices, grammar, sampling
 from ptb.curves import Curves
 from ptb.evaluation import make_eval_step, perplexity, score
 from ptb.profiling import profiled
-from ptb.progress import Diverged, Progress, rewind
+from ptb.progress import Diverged, Progress, learnt_variables, rewind
 from ptb.run import Run, writing
 from ptb.signals import StopRequest
 from ptb.training import Sums, make_train_step
@@ -37,13 +37,15 @@ flags.DEFINE_string(
     "data_path",
     None,
     "Folder or simple-examples.tgz that holds ptb.train.txt, ptb.valid.txt and ptb.test.txt; "
-    '"demo" for the built-in corpus; by default PTB is downloaded once and kept.',
+    'one text file, to be cut into these; "demo" for the built-in corpus; by default PTB is downloaded once and kept.',
 )
 flags.DEFINE_string("save_path", None, "Folder for checkpoints, curves and results (default: runs/<model>-<seed>).")
 flags.DEFINE_integer("seed", 1, "Decides the initial weights and the dropout masks.", lower_bound=0, upper_bound=2**31 - 1)
-flags.DEFINE_enum("rnn_mode", "auto", devices.RNN_MODES, "LSTM kernel: see ptb/kernels.py.")
+flags.DEFINE_enum("rnn_mode", "auto", devices.RNN_MODES, "Which kernel takes the cell through time: see ptb/kernels.py.")
 flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "Of matrix products: see ptb/devices.py.")
 flags.DEFINE_float("checkpoint_minutes", 5, "How often to write a checkpoint within an epoch.", lower_bound=0)
+flags.DEFINE_integer("report_every", 0, "Steps from one printed line to the next (0: ten lines an epoch).", lower_bound=0)
+flags.DEFINE_integer("sample_every", 0, "Steps from one sample of text in TensorBoard to the next (0: none).", lower_bound=0)
 flags.DEFINE_enum(
     "on_nonfinite",
     "stop",
@@ -54,27 +56,37 @@ flags.DEFINE_bool("profile", False, "Record ten of the first steps for TensorBoa
 FLAGS = flags.FLAGS
 
 REPORTS_PER_EPOCH = 10
+SAMPLE_LENGTH = 100  # tokens
 TEST_WINDOW = 500  # at batch 1 the state is carried all the way: the length of the windows makes no difference to the score
+
+
+class Watching(NamedTuple):
+    """How a run is saved and looked at while it goes on, which changes nothing about what it learns."""
+
+    checkpoint_seconds: float = 300
+    report_every: int = 0  # steps; 0: ten times an epoch
+    sample_every: int = 0  # steps; 0: never
+    profile: bool = False
 
 
 def main(argv):
     if len(argv) > 1:
         raise flags.Error(f"unexpected argument {argv[1]!r}: flags begin with --, see --helpshort")
     config = CONFIGS[FLAGS.model]
-    corpus = corpora.load_corpus(FLAGS.data_path)
     gpus = devices.visible_gpus()
-    kernel = devices.choose_kernel(FLAGS.rnn_mode, gpus)
+    kernel = devices.choose_kernel(FLAGS.rnn_mode, gpus, config.cell)
+    corpus = corpora.load_corpus(FLAGS.data_path, level=config.level, fractions=config.fractions)
     precision = devices.choose_precision(FLAGS.precision, gpus)
     run = Run(FLAGS.save_path or f"runs/{FLAGS.model}-{FLAGS.seed}")
     asked = {"model": FLAGS.model, "seed": FLAGS.seed, "precision": FLAGS.precision, "corpus": fingerprint(corpus)}
     asked |= dataclasses.asdict(config) | {"data_path": FLAGS.data_path}
-    if run.holds(asked) and run.result:
+    if run.holds(asked, DEFAULTS) and run.result:
         print(f"{run.path}: finished, test perplexity {run.result['test_perplexity']:.3f}; nothing to do")
         return
     cut_into_windows(corpus, config)  # too short a text is refused before anything is written
 
     with run.locked(), StopRequest(f"the same command resumes {run.path}") as stop:
-        run.begin(asked)
+        run.begin(asked, DEFAULTS)
         with writing(run.vocabulary_path):
             corpus.vocabulary.save(run.vocabulary_path)
         print(f"Model: {FLAGS.model} Kernel: {kernel} Precision: {precision} Device: {'GPU' if gpus else 'CPU'}")
@@ -83,61 +95,77 @@ def main(argv):
         )
         setting = {"precision": precision, "kernel": kernel, "seed": FLAGS.seed}
         setting |= {"versions": versions(), "git_revision": git_revision()}
+        watching = Watching(60 * FLAGS.checkpoint_minutes, FLAGS.report_every, FLAGS.sample_every, FLAGS.profile)
         train_to_the_end = train if FLAGS.on_nonfinite == "stop" else train_with_rewinds
-        progress = train_to_the_end(
-            config, corpus, run, model, setting, stop, 60 * FLAGS.checkpoint_minutes, profile=FLAGS.profile
-        )
-        finish(corpus, run, model, progress, setting, stop)
+        progress = train_to_the_end(config, corpus, run, model, setting, stop, watching)
+        finish(config, corpus, run, model, progress, setting, stop)
 
 
-def train(config, corpus, run, model, setting, stop, checkpoint_seconds, profile=False):
-    """Trains `model` from where the run's newest checkpoint left it to the end of the last epoch. Returns the Progress."""
+def train(config, corpus, run, model, setting, stop, watching):
+    """Trains `model` from where the run's newest checkpoint left it to the end. Returns the Progress."""
     train_windows, valid_windows = cut_into_windows(corpus, config)
-    report_windows = evenly_spaced(len(train_windows), REPORTS_PER_EPOCH)
-    train_step = make_train_step(model, config.max_grad_norm, config.norm_of_repeats)
-    train_step = profiled(train_step, run.path) if profile else train_step
+    optimizer = config.make_optimizer()
+    train_step = make_train_step(model, config.gradient_clip(), optimizer, config.objective())
+    train_step = profiled(train_step, run.path) if watching.profile else train_step
     eval_step = make_eval_step(model)
-    progress = Progress(model.initial_state(config.batch_size), Sums.zero())
-    if progress.restore(run, model):
+    next_step = sampling.make_next_step(model)
+    progress = Progress(
+        learnt_variables(model, optimizer), model.initial_state(config.batch_size), Sums.zero(), explosion=config.explosion
+    )
+    if progress.restore(run):
         print(f"Resuming {run.path} after step {progress.step}")
     else:
-        progress.save(run, model)
+        progress.save(run)
     run.write_history(progress.history)
 
     curves = Curves(run.path, progress.points, run.config)
     progress.points = curves.points
-    saved = time.monotonic()
+    report_windows = evenly_spaced(len(train_windows), REPORTS_PER_EPOCH)
+    if watching.report_every:
+        report_windows = range(watching.report_every - 1, len(train_windows), watching.report_every)
 
-    while progress.epoch <= config.num_epochs:
+    def validate():
+        valid = score(eval_step, model, stop.watch(valid_windows))
+        if config.patience:
+            progress.note_validation(valid.perplexity)
+            best = f"best so far: valid perplexity {progress.best_perplexity:.3f} at step {progress.best_step}"
+            stop.hint = f"{best}; the same command resumes {run.path}"
+        progress.validated = progress.step
+        progress.start_clock()
+        return valid
+
+    while progress.epoch <= config.num_epochs and not (progress.window == 0 and progress.out_of_patience(config.patience)):
         progress.learning_rate = progress.rate_factor * config.learning_rate_of(progress.epoch)
         print(f"Epoch: {progress.epoch} Learning rate: {progress.learning_rate:.3f}", flush=True)
         rate = np.array(progress.learning_rate, model.dtype)
-        started = time.monotonic() - progress.seconds
+        progress.start_clock()
         for inputs, targets in train_windows[progress.window :]:
+            if is_due(config.validate_every, progress.step) and progress.validated < progress.step:
+                progress.save(run)
+                curves.add("", "valid_perplexity", progress.step, validate().perplexity)
+            if progress.out_of_patience(config.patience):
+                break
             dropout_seed = np.array([setting["seed"], progress.step], np.int32)
             progress.state, progress.sums = train_step(inputs, targets, progress.state, progress.sums, rate, dropout_seed)
             if progress.window in report_windows:
                 progress.check()
-                progress.seconds = time.monotonic() - started
                 report(progress, len(train_windows), curves)
             progress.window += 1
             progress.step += 1
-            if stop.requested or time.monotonic() - saved > checkpoint_seconds:
-                progress.seconds = time.monotonic() - started
-                progress.save(run, model)
-                saved = time.monotonic()
+            if is_due(watching.sample_every, progress.step):
+                curves.add("", "sample", progress.step, sample(next_step, model, corpus.vocabulary, config, progress.step))
+            if stop.requested or progress.seconds_since_save() > watching.checkpoint_seconds:
+                progress.save(run)
                 stop.exit_if_requested()
 
-        progress.seconds = time.monotonic() - started
-        progress.save(run, model)
-        valid = score(eval_step, model, stop.watch(valid_windows))
-        progress.history.append(epoch_record(progress, valid) | setting)
+        progress.save(run)
+        progress.history.append(epoch_record(progress, validate()) | setting)
         report_epoch(progress.history[-1], curves)
         progress.begin_epoch(model.initial_state(config.batch_size))
-        progress.save(run, model)
-        saved = time.monotonic()
+        progress.save(run)
         run.write_history(progress.history)
     curves.close()
+    progress.take_best()
     return progress
 
 
@@ -154,11 +182,14 @@ def train_with_rewinds(config, corpus, run, *arguments, **options):
 
 def cut_into_windows(corpus, config):
     """Returns the windows of the training text and those of the validation text; DataError where one is too short."""
-    texts = {"the training text": corpus.train, "the validation text": corpus.valid}
-    return [reader.windows(text, config.batch_size, config.num_steps, name=name) for name, text in texts.items()]
+    sizes = config.batch_size, config.num_steps
+    return (
+        reader.windows(corpus.train, *sizes, overlap=config.overlap, name="the training text"),
+        reader.windows(corpus.valid, *sizes, name="the validation text"),
+    )
 
 
-def finish(corpus, run, model, progress, setting, stop):
+def finish(config, corpus, run, model, progress, setting, stop):
     """Scores the test text at batch 1, every prediction of it, and writes `result.json`."""
     windows = reader.windows(corpus.test, 1, TEST_WINDOW, drop_remainder=False)
     test = score(make_eval_step(model), model, stop.watch(windows))
@@ -167,12 +198,18 @@ def finish(corpus, run, model, progress, setting, stop):
         "test_perplexity": test.perplexity,
         "tokens_scored": test.tokens,
         "protocol": "batch 1, state carried through the whole text, every prediction counted",
-        "valid_perplexity": progress.history[-1]["valid_perplexity"],
+        "valid_perplexity": progress.best_perplexity or progress.history[-1]["valid_perplexity"],
         "train_perplexity": progress.history[-1]["train_perplexity"],
         "training_seconds": sum(record["seconds"] for record in progress.history),
         **setting,
     }
-    if FLAGS.data_path == "demo":
+    if config.level == "char":
+        result["test_bits_per_character"] = test.bits
+        print(f"Test Bits per Character: {test.bits:.4f}")
+    if config.patience:
+        result["best_step"] = progress.best_step
+        print(f"These are the weights of step {progress.best_step}, the best on the validation text")
+    if FLAGS.data_path == "demo" and config.level == "word":
         result["floor"] = math.exp(grammar.entropy_per_token())
         gap = test.perplexity / result["floor"] - 1
         print(
@@ -187,10 +224,21 @@ def evenly_spaced(count, reports):
     return {k * period + min(reports, period - 1) for k in range(min(reports, count))}
 
 
+def is_due(period, step):
+    """Returns whether to do after `step` steps what is done every `period` steps; never where that is 0."""
+    return period > 0 and step > 0 and step % period == 0
+
+
+def sample(next_step, model, vocabulary, config, step):
+    """Returns text that the model writes now, from a seed that is the number of the step."""
+    tokens = sampling.generate(next_step, vocabulary.ids[reader.EOS], model.initial_state(1), SAMPLE_LENGTH, (step,))
+    return "".join(reader.join_tokens((vocabulary.words[token] for token in tokens), config.level))
+
+
 def report(progress, num_windows, curves):
     """Prints and plots how the epoch goes, in the tutorial's words."""
     sums = Sums(*[float(total) for total in progress.sums])
-    running, speed = perplexity(sums.loss, sums.tokens), sums.tokens / progress.seconds
+    running, speed = perplexity(sums.loss, sums.tokens), sums.tokens / progress.read_clock()
     print(f"{progress.window / num_windows:.3f} perplexity: {running:.3f} speed: {speed:.0f} wps", flush=True)
     curves.add("", "running_train_perplexity", progress.step, running)
     curves.add("", "learning_rate", progress.step, progress.learning_rate)

@@ -5,23 +5,24 @@ from typing import NamedTuple
 
 import numpy as np
 
-from configs import Config
+from configs import DEFAULTS, Config
 from ptb import devices
 from ptb.model import LanguageModel
-from ptb.progress import load_weights
+from ptb.progress import best_weights, learnt_variables, load_variables
 from ptb.run import Run, RunError
 from reader import EOS, Vocabulary
 
 NOT_CONFIGURATION = ("model", "seed", "precision", "corpus", "data_path")  # what train.py writes beside it
-KINDS = {int: (int,), float: (int, float), str: (str,)}  # of JSON's values, for those of Config
+KINDS = {int: (int,), float: (int, float), str: (str,), bool: (bool,)}  # of JSON's values, for those of Config
 SOFTMAX_BIAS = "weights/language_model/softmax_bias"  # has an element for each word
 
 
 class Trained(NamedTuple):
-    """The model of a run with its newest weights, and the vocabulary that it was trained with."""
+    """The model of a run with its best weights, or its newest where it keeps no best, and what it was trained with."""
 
     model: LanguageModel
     vocabulary: Vocabulary
+    config: Config
     run: Run
 
 
@@ -40,16 +41,17 @@ def load(path, rnn_mode="auto", precision="auto"):
     gpus = devices.visible_gpus()
     model = config.make_model(
         len(vocabulary),
-        rnn_mode=devices.choose_kernel(rnn_mode, gpus),
+        rnn_mode=devices.choose_kernel(rnn_mode, gpus, config.cell),
         product_dtype=devices.product_dtype(devices.choose_precision(precision, gpus)),
     )
-    load_weights(checkpoint, model)
-    return Trained(model, vocabulary, run)
+    weights = checkpoint._replace(arrays=best_weights(checkpoint) or checkpoint.arrays)
+    load_variables(weights, learnt_variables(model))
+    return Trained(model, vocabulary, config, run)
 
 
 def config_of(run):
     """Returns the `Config` in a run's `config.json`; RunError if it is not one of this version of the program."""
-    config = run.config
+    config = DEFAULTS | run.config
     fields = {field.name: field.type for field in dataclasses.fields(Config)}
     missing = {*fields, *NOT_CONFIGURATION} - config.keys()
     unknown = config.keys() - {*fields, *NOT_CONFIGURATION}

@@ -3,7 +3,8 @@
 import tensorflow as tf
 
 from ptb import softmax
-from ptb.kernels import KERNELS, LSTMState, product
+from ptb.cells import LSTMState
+from ptb.kernels import kernel_of, product
 from ptb.model import LanguageModel
 from ptb.training import descend, sum_repeats
 
@@ -40,7 +41,7 @@ def make_pieces(workload, kernel, product_dtype):
 
     def layer_forward():
         weights = layer.kernel.value, layer.recurrent_kernel.value, layer.bias.value
-        return KERNELS[kernel](inputs, LSTMState(zeros, zeros), *weights, dtype)
+        return kernel_of(kernel)(inputs, LSTMState(zeros, zeros), weights, dtype)
 
     def layer_forward_backward():
         with tf.GradientTape() as tape:
@@ -70,7 +71,7 @@ def make_pieces(workload, kernel, product_dtype):
     def clip_and_update():
         rows = tf.IndexedSlices(tf.reshape(d_outputs, [-1, units]), tf.reshape(words, [-1]))
         norm = tf.linalg.global_norm([rows, *gradients])
-        descend([model.embedding.value, *dense], [rows, *gradients], 1e-6 / tf.maximum(norm, 1.0))
+        descend([model.embedding.value, *dense], [rows, *gradients], 1e-6 / tf.maximum(norm, 1.0), 1.0)
         return norm
 
     pieces = [embedding, dropout_after_layer, input_products, layer_forward, layer_forward_backward, gradient_products,

@@ -15,7 +15,7 @@ import reader
 import trained
 from configs import TEST
 from ptb.model import LanguageModel
-from ptb.progress import Progress
+from ptb.progress import Progress, learnt_variables
 from ptb.run import Run, RunError
 from ptb.training import Sums
 
@@ -26,7 +26,7 @@ CONFIG = json.dumps(dataclasses.asdict(TEST) | dict.fromkeys(trained.NOT_CONFIGU
 
 
 def new_progress():
-    return Progress(MODEL.initial_state(2), Sums.zero())
+    return Progress(learnt_variables(MODEL), MODEL.initial_state(2), Sums.zero())
 
 
 @contextlib.contextmanager
@@ -59,7 +59,7 @@ def config(data):
 
 def checkpoint(data):
     with file_of(data, "checkpoint-000000001.npz") as path, contextlib.suppress(RunError):
-        return new_progress().restore(Run(path.parent), MODEL)
+        return new_progress().restore(Run(path.parent))
 
 
 def good_archive():
@@ -75,7 +75,7 @@ def good_archive():
 
 def good_checkpoint():
     with tempfile.TemporaryDirectory() as folder:
-        new_progress().save(Run(folder), MODEL)
+        new_progress().save(Run(folder))
         return next(pathlib.Path(folder).glob("*.npz")).read_bytes()
 
 

@@ -8,6 +8,7 @@ import time
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins.hparams import api as hparams_plugin
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from ptb.run import writing
@@ -28,14 +29,15 @@ class Curves:
                 stale.unlink()
         self.points = []
         # Given a name of its own, a resumed run stays the same trial in TensorBoard's table of hyperparameters.
-        trial = hparams_plugin.hparams_pb(hyperparameters, trial_id=self._folder.name)
+        given = {name: value for name, value in hyperparameters.items() if value is not None}  # which TensorBoard refuses
+        trial = hparams_plugin.hparams_pb(given, trial_id=self._folder.name)
         self._write_event("", Event(wall_time=time.time(), summary=trial))
         for point in points:
             self._write(*point)
 
     def add(self, series, tag, step, value):
-        """Adds one point; it is on disk when the next `flush` returns."""
-        self._write(series, tag, step, float(value), time.time())
+        """Adds one point, a number or a text; it is on disk when the next `flush` returns."""
+        self._write(series, tag, step, value if isinstance(value, str) else float(value), time.time())
 
     def flush(self):
         for series, writer in self._writers.items():
@@ -49,7 +51,8 @@ class Curves:
 
     def _write(self, series, tag, step, value, wall_time):
         self.points.append((series, tag, step, value, wall_time))
-        self._write_event(series, Event(wall_time=wall_time, step=step, summary=scalar_pb(tag, value)))
+        make_summary = text_pb if isinstance(value, str) else scalar_pb
+        self._write_event(series, Event(wall_time=wall_time, step=step, summary=make_summary(tag, value)))
 
     def _write_event(self, series, event):
         with writing(self._folder / series):

@@ -23,8 +23,12 @@ def visible_gpus():
     return gpus
 
 
-def choose_kernel(rnn_mode, gpus):
-    """Returns which of `ptb.kernels` to use: cuDNN's on a GPU and the fused one elsewhere, or the one asked for."""
+def choose_kernel(rnn_mode, gpus, cell="lstm"):
+    """Returns which of `ptb.kernels` to use: the one asked for, or for the LSTM cuDNN's on a GPU, the fused one elsewhere."""
+    if cell != "lstm":
+        if rnn_mode not in ("auto", "basic"):
+            raise DeviceError(f"--rnn_mode={rnn_mode}: is for the cell lstm, and this model's is {cell}; use auto or basic")
+        return "basic"
     if rnn_mode == "auto":
         return "cudnn" if gpus else "fused"
     if rnn_mode == "cudnn" and not gpus:

@@ -17,6 +17,11 @@ class Score(NamedTuple):
     def perplexity(self):
         return perplexity(self.loss, self.tokens)
 
+    @property
+    def bits(self):
+        """Bits a token."""
+        return self.loss / self.tokens / math.log(2)
+
 
 def perplexity(loss, tokens):
     """Returns exp(loss / tokens) for a total loss in nats; infinite where that is more than a float can hold."""

@@ -1,27 +1,22 @@
-"""The LSTM over a window of time steps, three times: `basic` to read, `fused` for the CPU, `cudnn` for the GPU.
+"""Recurrent layers over a window of time steps: `stepwise` for any cell, `fused` for the LSTM on a CPU, `cudnn` on a GPU.
 
-All three compute the same function with the same weights, in Keras's layout (gates i, f, g, o side by side):
+All three compute the same function of the same weights, those of the LSTM in Keras's layout (gates i, f, g, o side by side):
 
     z_t = x_t W + h_{t-1} R + b          W: [input, 4 units], R: [units, 4 units], b: [4 units]
     i, f, g, o = σ(z_i), σ(z_f), tanh(z_g), σ(z_o)
     c_t = f ∘ c_{t-1} + i ∘ g
     h_t = o ∘ tanh(c_t)                  (Zaremba et al. 2014, section 3.1)
 
-Each takes `inputs [num_steps, batch, input]` and a state of `[batch, units]`, time first because that is the order in which
-the recurrence reads, and returns the outputs `[num_steps, batch, units]` and the last state. `product_dtype` is the type of
-the factors of matrix products (bfloat16 or that of the weights); weights, state and everything elementwise keep theirs.
+Each takes `inputs [num_steps, batch, input]`, a state of `[batch, units]` and the weights, time first because that is the
+order in which the recurrence reads, and returns the outputs `[num_steps, batch, units]` and the last state. `product_dtype` is
+the type of the factors of matrix products (bfloat16 or that of the weights); all else keeps that of the weights.
 """
 
-from typing import NamedTuple
+import functools
 
 import tensorflow as tf
 
-
-class LSTMState(NamedTuple):
-    """What one LSTM layer carries from one time step to the next, each `[batch, units]`."""
-
-    hidden: tf.Tensor
-    cell: tf.Tensor
+from ptb.cells import CELLS, LSTMState
 
 
 def product(a, b, dtype, **transposes):
@@ -29,22 +24,20 @@ def product(a, b, dtype, **transposes):
     return tf.cast(tf.matmul(tf.cast(a, dtype), tf.cast(b, dtype), **transposes), a.dtype)
 
 
-def basic(inputs, state, kernel, recurrent_kernel, bias, product_dtype):
-    """The equations above as they stand, one time step after the other; TensorFlow derives the gradient."""
-
-    def step(state, x):
-        z = product(x, kernel, product_dtype) + product(state.hidden, recurrent_kernel, product_dtype) + bias
-        i, f, g, o = tf.split(z, 4, axis=-1)
-        cell = tf.sigmoid(f) * state.cell + tf.sigmoid(i) * tf.tanh(g)
-        hidden = tf.sigmoid(o) * tf.tanh(cell)
-        return LSTMState(hidden, cell)
-
-    states = _scan(step, inputs, LSTMState(*state))
-    return states.hidden, LSTMState(states.hidden[-1], states.cell[-1])
+def stepwise(step, inputs, state, weights, product_dtype):
+    """Takes a cell's `step` (ptb.cells) time step after time step; TensorFlow derives the gradient."""
+    kernel, recurrent_kernel, bias, *others = weights
+    recur = functools.partial(product, b=recurrent_kernel, dtype=product_dtype)
+    outputs, states = _scan(
+        lambda carry, z: step(z, carry[1], recur, *others),
+        _over_steps(inputs, kernel, product_dtype) + bias,
+        (state.hidden, state),
+    )
+    return outputs, tf.nest.map_structure(lambda steps: steps[-1], states)
 
 
-def fused(inputs, state, kernel, recurrent_kernel, bias, product_dtype):
-    """The same with only `h R` and the elementwise operations left inside the loop, and a gradient written by hand.
+def fused(inputs, state, weights, product_dtype):
+    """The LSTM with only `h R` and the elementwise operations left inside the loop, and a gradient written by hand.
 
     The inputs of all time steps are multiplied by W at once, before the loop. In the backward loop only dh and dc depend on
     the step after; every factor that they are multiplied by is computed for all steps at once beforehand:
@@ -78,7 +71,7 @@ def fused(inputs, state, kernel, recurrent_kernel, bias, product_dtype):
 
         return (outputs, outputs[-1], cells[-1]), gradient
 
-    outputs, hidden, cell = run(inputs, state.hidden, state.cell, kernel, recurrent_kernel, bias)
+    outputs, hidden, cell = run(inputs, state.hidden, state.cell, *weights)
     return outputs, LSTMState(hidden, cell)
 
 
@@ -123,16 +116,17 @@ def _fused_backward(d_outputs, d_hidden, d_cell, factors, recurrent_kernel, prod
     return d_hidden[0], d_cell[0], dz
 
 
-def cudnn(inputs, state, kernel, recurrent_kernel, bias, product_dtype):
-    """The same by NVIDIA's cuDNN, GPU only. Its state and elementwise operations have `product_dtype` too.
+def cudnn(inputs, state, weights, product_dtype):
+    """The LSTM by NVIDIA's cuDNN, GPU only. Its state and elementwise operations have `product_dtype` too.
 
     cuDNN keeps the weights of a layer in one vector: the transposed gates of W, then those of R, then two biases, of which
     the second is zero here. Its gate order, i f g o, is Keras's.
     """
+    kernel, recurrent_kernel, bias = weights
     units = recurrent_kernel.shape[0]
     matrices = [*tf.split(kernel, 4, axis=1), *tf.split(recurrent_kernel, 4, axis=1)]
-    weights = [tf.reshape(tf.transpose(matrix), [-1]) for matrix in matrices]
-    parameters = tf.concat([*weights, bias, tf.zeros([4 * units], bias.dtype)], 0)
+    flat = [tf.reshape(tf.transpose(matrix), [-1]) for matrix in matrices]
+    parameters = tf.concat([*flat, bias, tf.zeros([4 * units], bias.dtype)], 0)
     outputs, hidden, cell, _, _ = tf.raw_ops.CudnnRNNV2(
         input=tf.cast(inputs, product_dtype),
         input_h=tf.cast(state.hidden, product_dtype)[tf.newaxis],
@@ -145,7 +139,13 @@ def cudnn(inputs, state, kernel, recurrent_kernel, bias, product_dtype):
     return tf.cast(outputs, inputs.dtype), state
 
 
-KERNELS = {"basic": basic, "fused": fused, "cudnn": cudnn}
+def kernel_of(rnn_mode, cell="lstm"):
+    """Returns the function `(inputs, state, weights, product_dtype) -> (outputs, state)` that `rnn_mode` names."""
+    if rnn_mode == "basic":
+        return functools.partial(stepwise, CELLS[cell].step)
+    if cell != "lstm":
+        raise ValueError(f"rnn_mode {rnn_mode} is for the LSTM alone; {cell} has only basic")
+    return {"fused": fused, "cudnn": cudnn}[rnn_mode]
 
 
 def _rows(sequence):

@@ -1,52 +1,86 @@
-"""The language model of Zaremba et al. 2014: embedding, LSTM layers, softmax, and dropout on everything but the recurrence."""
+"""The language model of Zaremba et al. 2014: embedding, recurrent layers, softmax, and dropout on all but the recurrence."""
 
 import keras
 import tensorflow as tf
 
 from ptb import softmax
-from ptb.kernels import KERNELS, LSTMState
+from ptb.cells import CELLS
+from ptb.kernels import kernel_of
 
 
-class LSTM(keras.layers.Layer):
-    """One LSTM layer that takes its state as an argument and returns it, time first.
+class Recurrent(keras.layers.Layer):
+    """One recurrent layer that takes its state as an argument and returns it, time first.
 
-    Its weights have the names, shapes and gate order of `keras.layers.LSTM` (`kernel [input, 4 units]`, `recurrent_kernel
-    [units, 4 units]`, `bias [4 units]`; i, f, g, o), so that `get_weights` of one is `set_weights` of the other.
-    `rnn_mode` names one of `ptb.kernels.KERNELS`.
+    `cell` names one of `ptb.cells.CELLS`, `rnn_mode` the function of `ptb.kernels` that takes it through time. The weights of
+    "lstm" have the names, shapes and gate order of `keras.layers.LSTM` (`kernel [input, 4 units]`, `recurrent_kernel [units,
+    4 units]`, `bias [4 units]`; i, f, g, o), so that `get_weights` of one is `set_weights` of the other.
     """
 
-    def __init__(self, units, *, initializer, forget_bias=0.0, rnn_mode="fused", product_dtype=None, **kwargs):
+    def __init__(
+        self,
+        units,
+        *,
+        initializer,
+        recurrent_initializer=None,
+        cell="lstm",
+        forget_bias=0.0,
+        rnn_mode="basic",
+        product_dtype=None,
+        **kwargs,
+    ):
         super().__init__(autocast=False, **kwargs)
         self.units = units
+        self.cell = CELLS[cell]
         self.initializer = initializer
+        self.recurrent_initializer = recurrent_initializer or initializer
         self.forget_bias = forget_bias
-        self.kernel_function = KERNELS[rnn_mode]
+        self.kernel_function = kernel_of(rnn_mode, cell)
         self.product_dtype = product_dtype or self.dtype
 
     def build(self, input_shape):
-        self.kernel = self.add_weight((input_shape[-1], 4 * self.units), self.initializer, name="kernel")
-        self.recurrent_kernel = self.add_weight((self.units, 4 * self.units), self.initializer, name="recurrent_kernel")
-        self.bias = self.add_weight((4 * self.units,), "zeros", name="bias")
-        i_g_o, f = [0.0] * self.units, [self.forget_bias] * self.units
-        self.bias.assign(i_g_o + f + 2 * i_g_o)
+        width = self.cell.blocks * self.units
+        self.kernel = self.add_weight((input_shape[-1], width), self.initializer, name="kernel")
+        self.recurrent_kernel = self.add_weight((self.units, width), self.recurrent_initializer, name="recurrent_kernel")
+        self.bias = self.add_weight((width,), "zeros", name="bias")
+        if self.cell.forget_gate is not None:
+            blocks = tf.one_hot(self.cell.forget_gate, self.cell.blocks, self.forget_bias, dtype=self.dtype)
+            self.bias.assign(tf.repeat(blocks, self.units))
+        self.others = [self.add_weight((3, self.units), "zeros", name=name) for name in self.cell.others]
 
     def initial_state(self, batch_size):
         """Returns the state before any text: zeros, `[batch, units]` each."""
-        return LSTMState(*[tf.zeros([batch_size, self.units], self.dtype) for _ in LSTMState._fields])
+        return self.cell.state(*[tf.zeros([batch_size, self.units], self.dtype) for _ in self.cell.state._fields])
 
     def call(self, inputs, state):
         """`inputs [num_steps, batch, input]` → outputs `[num_steps, batch, units]` and the state after the last step."""
-        weights = [variable.value for variable in (self.kernel, self.recurrent_kernel, self.bias)]
-        return self.kernel_function(inputs, state, *weights, tf.as_dtype(self.product_dtype))
+        weights = [variable.value for variable in (self.kernel, self.recurrent_kernel, self.bias, *self.others)]
+        return self.kernel_function(inputs, state, weights, tf.as_dtype(self.product_dtype))
+
+
+class OrthogonalBlocks(keras.initializers.Initializer):
+    """Square blocks side by side, one for each gate, each a random orthogonal matrix (Saxe et al. 2013).
+
+    As Theano's LSTM tutorial has its recurrent weights; `keras.initializers.Orthogonal` would make the whole row orthogonal.
+    """
+
+    def __init__(self, seed_generator):
+        self.block = keras.initializers.Orthogonal(seed=seed_generator)
+
+    def __call__(self, shape, dtype=None):
+        units, width = shape
+        return tf.concat([self.block((units, units), dtype) for _ in range(width // units)], 1)
 
 
 class LanguageModel(keras.Model):
     """Gives the distribution of each next word from the words so far: `logits, state = model(inputs, state)`.
 
     Dropout with probability `1 - keep_prob` stands on the output of the embedding, between the layers and before the
-    softmax, never on a recurrent connection, with a new mask at each time step (section 3.1 and figure 2 of the paper).
-    All weights start uniform in ±`init_scale`, the LSTM biases at zero, as in the tutorial's `ptb_word_lm.py`. All of it, masks
-    included, follows from seeds: `seed` for the weights, `dropout_seed` for the masks of a call.
+    softmax, never on a recurrent connection, with a new mask at each time step (section 3.1 and figure 2 of the paper); the
+    first and the last of these can be left out, as char-rnn does with the first and `torch.nn.LSTM` with both.
+    All weights start uniform in ±`init_scale`, the recurrent biases at zero, as in the tutorial's `ptb_word_lm.py`; with
+    `orthogonal_recurrence` the recurrent weights start as orthogonal matrices. All of it, masks included, follows from seeds:
+    `seed` for the weights, `dropout_seed` for the masks of a call. With `one_hot_input` the first layer reads words as
+    one-hot vectors: the rows of its kernel are their embedding.
     """
 
     def __init__(
@@ -55,10 +89,15 @@ class LanguageModel(keras.Model):
         hidden_size,
         num_layers,
         *,
+        cell="lstm",
+        one_hot_input=False,
         keep_prob=1.0,
+        drop_input=True,
+        drop_output=True,
         init_scale=0.1,
+        orthogonal_recurrence=False,
         forget_bias=0.0,
-        rnn_mode="fused",
+        rnn_mode="basic",
         product_dtype=None,
         seed=0,
         **kwargs,
@@ -66,20 +105,26 @@ class LanguageModel(keras.Model):
         super().__init__(name="language_model", **kwargs)  # or Keras would number it, and its variables' paths with it
         self.vocab_size = vocab_size
         self.keep_prob = keep_prob
-        initializer = keras.initializers.RandomUniform(-init_scale, init_scale, keras.random.SeedGenerator(seed))
-        self.embedding = self.add_weight((vocab_size, hidden_size), initializer, name="embedding")
+        self.drop_input, self.drop_output = drop_input, drop_output
+        seed_generator = keras.random.SeedGenerator(seed)
+        initializer = keras.initializers.RandomUniform(-init_scale, init_scale, seed_generator)
+        self.embedding = None
+        if not one_hot_input:
+            self.embedding = self.add_weight((vocab_size, hidden_size), initializer, name="embedding")
         self.recurrent_layers = []
         for index in range(num_layers):
-            layer = LSTM(
+            layer = Recurrent(
                 hidden_size,
                 initializer=initializer,
+                recurrent_initializer=OrthogonalBlocks(seed_generator) if orthogonal_recurrence else None,
+                cell=cell,
                 forget_bias=forget_bias,
                 rnn_mode=rnn_mode,
                 product_dtype=product_dtype,
                 dtype=self.dtype,
-                name=f"lstm_{index}",
+                name=f"{cell}_{index}",
             )
-            layer.build((None, None, hidden_size))
+            layer.build((None, None, vocab_size if one_hot_input and index == 0 else hidden_size))
             self.recurrent_layers.append(layer)
         self.softmax_weights = self.add_weight((vocab_size, hidden_size), initializer, name="softmax_weights")
         self.softmax_bias = self.add_weight((vocab_size,), initializer, name="softmax_bias")
@@ -101,27 +146,37 @@ class LanguageModel(keras.Model):
     def losses_of(self, inputs, targets, state, training=False, dropout_seed=None):
         """Returns −log p(target) in nats, `[batch, num_steps]`, and the state; cheaper than `call`, which keeps logits."""
         features, state = self.features(inputs, state, training, dropout_seed)
+        return self.cross_entropy(features, targets), state
+
+    def cross_entropy(self, features, targets):
+        """Returns −log p(target) in nats, `[batch, num_steps]`, from what the softmax sees, `[num_steps, batch, hidden]`."""
         rows = tf.reshape(features, [-1, features.shape[-1]])
         labels = tf.reshape(tf.transpose(targets), [-1])
         losses = softmax.cross_entropy(rows, *self._softmax_variables(), labels, self.product_dtype)
-        return tf.transpose(tf.reshape(losses, tf.shape(features)[:2])), state
+        return tf.transpose(tf.reshape(losses, tf.shape(features)[:2]))
 
     def features(self, inputs, state, training=False, dropout_seed=None):
         """Returns what the softmax sees, `[num_steps, batch, hidden]`, and the state after the last step.
 
         `dropout_seed`, int32 `[2]`, is needed in training when `keep_prob` is below one.
         """
-        features = tf.gather(self.embedding.value, tf.transpose(inputs))
-        dropped = training and self.keep_prob < 1
+        if self.embedding is None:
+            features = tf.one_hot(tf.transpose(inputs), self.vocab_size, dtype=self.dtype)
+        else:
+            features = tf.gather(self.embedding.value, tf.transpose(inputs))
         new_state = []
         for index, (layer, layer_state) in enumerate(zip(self.recurrent_layers, state)):
-            features = self._dropout(features, dropout_seed, index) if dropped else features
+            if training and (index or self.drop_input):
+                features = self._dropout(features, dropout_seed, index)
             features, layer_state = layer(features, layer_state)
             new_state.append(layer_state)
-        features = self._dropout(features, dropout_seed, len(new_state)) if dropped else features
+        if training and self.drop_output:
+            features = self._dropout(features, dropout_seed, len(new_state))
         return features, tuple(new_state)
 
     def _dropout(self, features, seed, index):
+        if self.keep_prob == 1:
+            return features
         seed = tf.random.fold_in(seed, index)
         return tf.nn.experimental.stateless_dropout(features, 1 - self.keep_prob, seed)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import time
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +13,8 @@ from ptb.training import Sums
 WORST_PERPLEXITY = 1e9  # of the steps since the last check; guessing among a million words has 1e6
 REWIND_FACTOR = 0.5  # of the learning rates, each time that a run goes back a checkpoint
 MOST_REWINDS = 10
+BEST = "best/"  # before the names of the best weights
+NOT_RECORDED = ("variables", "state", "sums", "explosion", "best_weights")
 
 
 class Diverged(RunError):
@@ -22,19 +25,42 @@ class Diverged(RunError):
 class Progress:
     """The place in the text and what has been added up on the way; together with the weights, a checkpoint."""
 
+    variables: dict  # what is learnt: weights, and what the optimiser keeps, by name
     state: tuple  # recurrent state before the next window
     sums: Sums  # over the windows of this epoch so far
+    explosion: float = 0.0  # a loss of so many times the first is too much; 0: of no number of times
+    best_weights: dict = dataclasses.field(default_factory=dict)  # by name, where the best are to be kept
     epoch: int = 1
     window: int = 0  # the next one of this epoch
     step: int = 0  # windows trained on since the beginning
     seconds: float = 0.0  # spent on this epoch so far
     learning_rate: float = 0.0  # of this epoch
     rate_factor: float = 1.0  # what rewinds have left of the configuration's learning rates
+    first_loss: float = 0.0  # nats a token, up to the first check
+    validated: int = 0  # the step of the last validation
+    best_perplexity: float = 0.0  # of all validations
+    best_step: int = 0
+    validations_since_best: int = 0
     history: list = dataclasses.field(default_factory=list)  # a record for each finished epoch
     points: list = dataclasses.field(default_factory=list)  # of the curves
 
     def __post_init__(self):
         self._checked = Sums.zero()  # the sums at the last check
+        self._saved = time.monotonic()
+        self.start_clock()
+
+    def start_clock(self):
+        """Makes the seconds of training count from here on, and not what went before: a validation."""
+        self._clock = time.monotonic()
+
+    def read_clock(self):
+        """Adds what has passed since the clock was started or read to the seconds of this epoch, and returns them."""
+        now = time.monotonic()
+        self.seconds, self._clock = self.seconds + now - self._clock, now
+        return self.seconds
+
+    def seconds_since_save(self):
+        return time.monotonic() - self._saved
 
     def begin_epoch(self, state):
         """Goes to the start of the next epoch; training there starts from `state`, zeros."""
@@ -42,17 +68,40 @@ class Progress:
         self.state, self.sums = state, Sums.zero()
         self._checked = self.sums
 
-    def save(self, run, model):
+    def note_validation(self, perplexity):
+        """Keeps the weights of now if they are the best so far."""
+        if self.validated == self.step:  # at an epoch's end that is also a multiple of validate_every
+            return
+        if self.best_step and perplexity >= self.best_perplexity:
+            self.validations_since_best += 1
+            return
+        self.best_perplexity, self.best_step, self.validations_since_best = perplexity, self.step, 0
+        weights = {name: variable for name, variable in self.variables.items() if name.startswith("weights/")}
+        self.best_weights = {name: variable.numpy() for name, variable in weights.items()}
+
+    def out_of_patience(self, patience):
+        """Returns whether so many validations have passed since the best one; never where `patience` is 0."""
+        return 0 < patience <= self.validations_since_best
+
+    def take_best(self):
+        """Goes to the best weights, where they have been kept."""
+        for name, weights in self.best_weights.items():
+            self.variables[name].assign(weights)
+
+    def save(self, run):
         """Writes a checkpoint, or raises Diverged: a bad state is never saved, so the last checkpoint is a good one."""
         self.check()
-        arrays = {f"weights/{variable.path}": variable.numpy() for variable in model.trainable_variables}
+        self.read_clock()
+        arrays = {name: variable.numpy() for name, variable in self.variables.items()}
         arrays |= {f"carried/{name}": tensor.numpy() for name, tensor in self._carried().items()}
         for name, array in arrays.items():
             if not np.isfinite(array).all():
                 raise self._diverged(f"{name} is no longer finite")
+        arrays |= {f"{BEST}{name}": array for name, array in self.best_weights.items()}
         run.save_checkpoint(self.step, arrays, self._record())
+        self._saved = time.monotonic()
 
-    def restore(self, run, model):
+    def restore(self, run):
         """Goes to where the newest checkpoint was written. Returns whether there was one.
 
         RunError for a checkpoint that is not of this model or of another version of this program.
@@ -63,10 +112,11 @@ class Progress:
         record = self._record() | checkpoint.record  # what an older version did not record keeps its first value
         if [(name, type(value)) for name, value in record.items()] != [(k, type(v)) for k, v in self._record().items()]:
             raise RunError(f"{checkpoint.path}: was written by another version of this program; go on with that one")
-        load_weights(checkpoint, model)
+        load_variables(checkpoint, self.variables)
         carried = [array_like(tensor, checkpoint, f"carried/{name}") for name, tensor in self._carried().items()]
         self.state, self.sums = tf.nest.pack_sequence_as((self.state, self.sums), list(map(tf.constant, carried)))
         self._checked = self.sums
+        self.best_weights = best_weights(checkpoint)
         for name, value in record.items():
             setattr(self, name, value)
         return True
@@ -82,10 +132,14 @@ class Progress:
         if not (math.isfinite(sums.loss) and math.isfinite(sums.grad_norm)):
             norm = before.grad_norm / before.steps if before.steps else math.nan
             raise self._diverged(f"loss {sums.loss:.3g}, gradient norm {sums.grad_norm:.3g} (mean before: {norm:.3g})")
-        steps, tokens = sums.steps - before.steps, sums.tokens - before.tokens
-        if steps and (sums.loss - before.loss) / tokens > math.log(WORST_PERPLEXITY):
-            loss, norm = (sums.loss - before.loss) / tokens, (sums.grad_norm - before.grad_norm) / steps
-            raise self._diverged(f"loss {loss:.3g} a word, mean gradient norm {norm:.3g}")
+        steps = sums.steps - before.steps
+        if not steps:
+            return
+        loss = (sums.loss - before.loss) / (sums.tokens - before.tokens)
+        self.first_loss = self.first_loss or loss
+        if loss > math.log(WORST_PERPLEXITY) or 0 < self.explosion * self.first_loss < loss:
+            norm = (sums.grad_norm - before.grad_norm) / steps
+            raise self._diverged(f"loss {loss:.3g} a word, mean gradient norm {norm:.3g} (first loss: {self.first_loss:.3g})")
         self._checked = self.sums
 
     def _diverged(self, numbers):
@@ -103,7 +157,7 @@ class Progress:
     def _record(self):
         """Returns all that is not a tensor."""
         fields = (field.name for field in dataclasses.fields(self))
-        return {name: getattr(self, name) for name in fields if name not in ("state", "sums")}
+        return {name: getattr(self, name) for name in fields if name not in NOT_RECORDED}
 
 
 def rewind(run):
@@ -122,14 +176,25 @@ def rewind(run):
     return step, factor
 
 
-def load_weights(checkpoint, model):
-    """Sets the weights of `model` to those of a checkpoint; RunError if they are not those of such a model."""
-    stored = {name for name in checkpoint.arrays if name.startswith("weights/")}
-    unknown = stored - {f"weights/{variable.path}" for variable in model.trainable_variables}
+def learnt_variables(model, optimizer=None):
+    """Returns all that training changes, by the names of a checkpoint."""
+    variables = {f"weights/{variable.path}": variable for variable in model.trainable_variables}
+    return variables | {f"optimizer/{variable.path}": variable for variable in (optimizer.variables if optimizer else ())}
+
+
+def load_variables(checkpoint, variables):
+    """Sets variables, by name, to what a checkpoint holds; RunError if that is not of such a model."""
+    kinds = {name.split("/")[0] for name in variables}
+    unknown = {name for name in checkpoint.arrays if name.split("/")[0] in kinds} - variables.keys()
     if unknown:
         raise RunError(f"{checkpoint.path}: holds {min(unknown)}, which this model has not; use the program that wrote it")
-    for variable in model.trainable_variables:
-        variable.assign(array_like(variable, checkpoint, f"weights/{variable.path}"))
+    for name, variable in variables.items():
+        variable.assign(array_like(variable, checkpoint, name))
+
+
+def best_weights(checkpoint):
+    """Returns the best weights by name, empty where the run did not keep them."""
+    return {name.removeprefix(BEST): array for name, array in checkpoint.arrays.items() if name.startswith(BEST)}
 
 
 def array_like(tensor, checkpoint, name):

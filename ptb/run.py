@@ -21,6 +21,7 @@ import logging
 import os
 import pathlib
 import re
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -63,11 +64,14 @@ class Run:
             logger.warning("%s", error)
             return None
 
-    def holds(self, config):
-        """Returns whether the run of this configuration has begun here; RunError where another has."""
-        begun = self.config
-        if begun is None:
+    def holds(self, config, defaults=MappingProxyType({})):
+        """Returns whether the run of this configuration has begun here; RunError where another has.
+
+        `defaults` is what a program was that did not write these fields.
+        """
+        if self.config is None:
             return False
+        begun = {**defaults, **self.config}
         differing = [
             f"{name} was {begun.get(name)!r}, now {config.get(name)!r}"
             for name in sorted({*begun, *config} - {"data_path"})  # the text may have moved; its hash is compared
@@ -77,9 +81,9 @@ class Run:
             raise RunError(f"{self.path}: holds another run ({'; '.join(differing)}); choose another --save_path")
         return True
 
-    def begin(self, config):
+    def begin(self, config, defaults=MappingProxyType({})):
         """Makes the folder and writes `config.json`, or checks that a run that has begun here is the same one."""
-        if not self.holds(config):
+        if not self.holds(config, defaults):
             self._make_folder()
             self.write_json("config.json", config)
 

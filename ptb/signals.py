@@ -11,7 +11,7 @@ class StopRequest:
 
     def __init__(self, hint):
         self.requested = False
-        self._hint = hint
+        self.hint = hint
         self._signal = None
         self._previous = {}
 
@@ -26,7 +26,7 @@ class StopRequest:
     def exit_if_requested(self):
         """Exits with 143 after SIGTERM, 130 after Ctrl-C, and says how to go on. To be called when all is saved."""
         if self.requested:
-            print(f"Stopped by {signal.Signals(self._signal).name}; {self._hint}", flush=True)
+            print(f"Stopped by {signal.Signals(self._signal).name}; {self.hint}", flush=True)
             sys.exit(EXIT_CODES[self._signal])
 
     def watch(self, windows):

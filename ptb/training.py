@@ -1,4 +1,4 @@
-"""One step of truncated backpropagation through time with plain SGD, as in the paper."""
+"""One step of truncated backpropagation through time: an objective, a clip and an optimiser, by default those of the paper."""
 
 from typing import NamedTuple
 
@@ -19,33 +19,84 @@ class Sums(NamedTuple):
         return cls(*[tf.zeros([], tf.float64) for _ in cls._fields])
 
 
-def make_train_step(model, max_grad_norm, norm_of_repeats="summed"):
+class Objective(NamedTuple):
+    """What a step descends on: a `reduction` of the losses, and what is added to it."""
+
+    reduction: str = "sum"  # over time, and averaged over the batch; "mean" is that of all losses
+    softmax_l2: float = 0.0  # times the sum of the squared softmax weights
+    num_steps: int | None = None  # how many of a window's last losses count; None: all
+
+
+class Clip(NamedTuple):
+    """What a gradient may be at most. Norms are global, of all variables' gradients as one vector."""
+
+    limit: float
+    kind: str = "norm"  # or "unit": the norm is made equal to the limit, always; or "element": each one in ± the limit
+    repeats: str = "summed"  # or "apart": see make_train_step
+
+
+PAPER = Objective()
+
+
+def make_train_step(model, clip, optimizer=None, objective=PAPER):
     """Returns the compiled `train_step(inputs, targets, state, sums, learning_rate, dropout_seed) -> (state, sums)`.
 
-    `inputs` and `targets` are int32 `[batch, num_steps]`. The loss is summed over time and averaged over the batch, so its
-    gradient is `num_steps` times that of the mean per token, which the published learning rates assume. `dropout_seed` is
-    int32 `[2]`, the run's seed and the number of the step. Nothing that changes from step to step is traced again.
+    `inputs` and `targets` are int32 `[batch, num_steps]`. By default the loss is summed over time and averaged over the batch,
+    so its gradient is `num_steps` times that of the mean per token, which the published learning rates assume. `dropout_seed`
+    is int32 `[2]`, the run's seed and the number of the step. Nothing that changes from step to step is traced again. Without
+    an `optimizer` of Keras's the update is plain SGD.
 
-    The gradient is scaled down where its global norm, all variables taken as one vector, exceeds `max_grad_norm`. That of the
-    embedding comes as one row for each input word. `norm_of_repeats="summed"` adds the rows of a repeated word up first, so
-    that the norm is that of the true gradient, as in the paper's Lua code; "apart" takes the norm of the rows as they come, as
-    `tf.clip_by_global_norm` does with `tf.IndexedSlices` and so the tutorial.
+    The gradient of the embedding comes as one row for each input word. `clip.repeats="summed"` adds the rows of a repeated
+    word up first, so that the norm is that of the true gradient, as in the paper's Lua code; "apart" takes the norm of the rows
+    as they come, as `tf.clip_by_global_norm` does with `tf.IndexedSlices` and so the tutorial.
     """
+    update = descend if optimizer is None else keras_update(optimizer, model)
 
     @tf.function(autograph=False)
     def train_step(inputs, targets, state, sums, learning_rate, dropout_seed):
         with tf.GradientTape() as tape:
-            losses, state = model.losses_of(inputs, targets, state, training=True, dropout_seed=dropout_seed)
-            cost = tf.reduce_sum(losses) / losses.shape[0]
+            cost, losses, state = cost_of(model, objective, inputs, targets, state, dropout_seed)
         variables = [variable.value for variable in model.trainable_variables]
         raw_gradients = tape.gradient(cost, variables)
         gradients = [sum_repeats(g) if isinstance(g, tf.IndexedSlices) else g for g in raw_gradients]
-        grad_norm = tf.linalg.global_norm(gradients if norm_of_repeats == "summed" else raw_gradients)
-        descend(variables, gradients, learning_rate * max_grad_norm / tf.maximum(grad_norm, max_grad_norm))
-        step = Sums(tf.reduce_sum(losses), tf.size(losses), 1, grad_norm, grad_norm > max_grad_norm)
+        grad_norm = tf.linalg.global_norm(gradients if clip.repeats == "summed" else raw_gradients)
+        gradients, factor, clipped = clipped_to(clip, gradients, grad_norm)
+        update(variables, gradients, factor, learning_rate)
+        step = Sums(tf.reduce_sum(losses), tf.size(losses), 1, grad_norm, clipped)
         return state, Sums(*[total + tf.cast(value, tf.float64) for total, value in zip(sums, step)])
 
     return train_step
+
+
+def cost_of(model, objective, inputs, targets, state, dropout_seed):
+    """Returns what a step descends on, a scalar; the losses of the targets that count; and the state for the next window.
+
+    Where only the last `objective.num_steps` of a window count, the next window begins that many steps after this one, and what
+    lies before them is there to carry the gradient further back than one update reaches: ρ longer than the update interval in
+    Element-Research's `rnn`, BPTT(h; h') of Williams & Peng (1990).
+    """
+    count = objective.num_steps or inputs.shape[1]
+    features, state = model.features(inputs[:, :count], state, training=True, dropout_seed=dropout_seed)
+    if count < inputs.shape[1]:
+        other_masks = tf.random.fold_in(dropout_seed, len(model.recurrent_layers) + 1)  # the layers fold in what is below
+        rest, _ = model.features(inputs[:, count:], state, training=True, dropout_seed=other_masks)
+        features = tf.concat([features, rest], 0)[-count:]
+    losses = model.cross_entropy(features, targets[:, -count:])
+    cost = tf.reduce_sum(losses) / losses.shape[0] if objective.reduction == "sum" else tf.reduce_mean(losses)
+    if objective.softmax_l2:
+        cost += objective.softmax_l2 * tf.reduce_sum(tf.square(model.softmax_weights.value))
+    return cost, losses, state
+
+
+def clipped_to(clip, gradients, norm):
+    """Returns gradients, the factor that is still to be put to them, and whether they were over the limit."""
+    if clip.kind == "element":
+        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+        largest = tf.reduce_max([tf.reduce_max(tf.abs(gradient)) for gradient in gradients])
+        limited = [tf.clip_by_value(gradient, -clip.limit, clip.limit) for gradient in gradients]
+        return limited, tf.ones_like(norm), largest > clip.limit
+    reached = norm if clip.kind == "unit" else tf.maximum(norm, clip.limit)
+    return gradients, tf.math.divide_no_nan(tf.cast(clip.limit, norm.dtype), reached), norm > clip.limit
 
 
 def sum_repeats(slices):
@@ -56,13 +107,26 @@ def sum_repeats(slices):
     count = slices.indices.shape[0]
     alike = slices.indices[:, tf.newaxis] == slices.indices[tf.newaxis]
     first = tf.reduce_min(tf.where(alike, tf.range(count), count), axis=-1)
-    return tf.IndexedSlices(tf.math.unsorted_segment_sum(slices.values, first, count), slices.indices)
+    return tf.IndexedSlices(tf.math.unsorted_segment_sum(slices.values, first, count), slices.indices, slices.dense_shape)
 
 
-def descend(variables, gradients, rate):
-    """Subtracts `rate` times its gradient from each variable, in place."""
+def descend(variables, gradients, factor, learning_rate):
+    """Subtracts `factor * learning_rate` times its gradient from each variable, in place."""
+    rate = factor * learning_rate
     for variable, gradient in zip(variables, gradients):
         if isinstance(gradient, tf.IndexedSlices):
             variable.scatter_sub(tf.IndexedSlices(rate * gradient.values, gradient.indices))
         else:
             tf.raw_ops.ResourceApplyGradientDescent(var=variable.handle, alpha=rate, delta=gradient)
+
+
+def keras_update(optimizer, model):
+    """Returns what does the same as `descend` with an optimiser of Keras's, whose variables exist from now on."""
+    optimizer.build(model.trainable_variables)
+
+    def update(variables, gradients, factor, learning_rate):
+        dense = [factor * tf.convert_to_tensor(gradient) for gradient in gradients]
+        optimizer.learning_rate.assign(learning_rate)
+        optimizer.apply(dense, model.trainable_variables)
+
+    return update

@@ -1,4 +1,4 @@
-"""The LSTM and its gradient once more, in NumPy and float64, written from the equations and from nothing in ptb/."""
+"""Cells, the LSTM's gradient and losses once more, in NumPy and float64, from the equations and from nothing in ptb/."""
 
 import numpy as np
 
@@ -37,6 +37,48 @@ def lstm_gradient(trace, kernel, recurrent_kernel, d_outputs, d_hidden, d_cell):
         d_inputs.append(dz @ kernel.T)
         d_hidden = dz @ recurrent_kernel.T
     return np.stack(d_inputs[::-1]), d_hidden, d_cell, d_kernel, d_recurrent, d_bias
+
+
+def lstm_with_peepholes(inputs, hidden, cell, kernel, recurrent_kernel, bias, peepholes):
+    """`peepholes [3, units]`, of i, f and o; without them the same as `lstm`. Returns outputs, last hidden, last cell."""
+    outputs = []
+    for x in inputs:
+        i, f, g, o = np.split(x @ kernel + hidden @ recurrent_kernel + bias, 4, axis=1)
+        i, f = sigmoid(i + peepholes[0] * cell), sigmoid(f + peepholes[1] * cell)
+        cell = f * cell + i * np.tanh(g)
+        hidden = sigmoid(o + peepholes[2] * cell) * np.tanh(cell)
+        outputs.append(hidden)
+    return np.stack(outputs), hidden, cell
+
+
+def gru(inputs, hidden, kernel, recurrent_kernel, bias, recurrent_bias):
+    """Gates u, r, h; `recurrent_bias [3, units]`. Returns outputs and last hidden."""
+    outputs = []
+    for x in inputs:
+        x_u, x_r, x_h = np.split(x @ kernel + bias, 3, axis=1)
+        h_u, h_r, h_h = np.split(hidden @ recurrent_kernel + recurrent_bias.reshape(-1), 3, axis=1)
+        u, r = sigmoid(x_u + h_u), sigmoid(x_r + h_r)
+        hidden = u * hidden + (1 - u) * np.tanh(x_h + r * h_h)
+        outputs.append(hidden)
+    return np.stack(outputs), hidden
+
+
+def simple_rnn(activation, inputs, hidden, kernel, recurrent_kernel, bias):
+    """Returns outputs and last hidden."""
+    outputs = []
+    for x in inputs:
+        hidden = activation(x @ kernel + hidden @ recurrent_kernel + bias)
+        outputs.append(hidden)
+    return np.stack(outputs), hidden
+
+
+CELLS = {
+    "lstm": lambda *arguments: lstm(*arguments)[:3],
+    "peephole_lstm": lstm_with_peepholes,
+    "gru": gru,
+    "tanh_rnn": lambda *arguments: simple_rnn(np.tanh, *arguments),
+    "sigmoid_rnn": lambda *arguments: simple_rnn(sigmoid, *arguments),
+}
 
 
 def log_softmax(logits):

@@ -12,7 +12,7 @@ import numpy as np
 import processes
 import pytest
 
-import reader
+import textfiles
 
 SENTENCE = "the cat sees the dogs and the dogs see <unk>\n"
 TEXTS = {"train.txt": SENTENCE * 40, "valid.txt": SENTENCE * 12, "test.txt": SENTENCE * 13}
@@ -106,7 +106,7 @@ TEXT_CASES = {
     "binary": ({"train.txt": bytes(range(256))}, "train.txt: line 1 holds a zero byte"),
     "UTF-16": ({"train.txt": SENTENCE.encode("utf-16") * 40}, "train.txt: line 1"),
     "not UTF-8": ({"valid.txt": b"the caf\xe9\n"}, "valid.txt: line 1 is not UTF-8"),
-    "huge line": ({"train.txt": b"a " * reader.MAX_LINE_BYTES}, "train.txt: line 1 has over"),
+    "huge line": ({"train.txt": b"a " * textfiles.MAX_LINE_BYTES}, "train.txt: line 1 has over"),
     "wrong split": ({"test.txt": TEXTS["train.txt"]}, "test.txt: is the same text as"),
     "short training text": ({"train.txt": SENTENCE}, "the training text: has 11 tokens, too few"),
     "short validation text": ({"valid.txt": "the cat\n"}, "the validation text: has 3 tokens, too few"),
@@ -122,8 +122,8 @@ ARCHIVE_CASES = {
     "symbolic link": (members(kind=tarfile.SYMTYPE), "is a link or a special file"),
     "hard link": (members(kind=tarfile.LNKTYPE), "is a link or a special file"),
     "device": (members(kind=tarfile.CHRTYPE), "is a link or a special file"),
-    "bomb": (gzip.compress(bytes(reader.MAX_ARCHIVE_BYTES + (1 << 20)), 1), "data.tgz"),
-    "huge member": (members(size=reader.MAX_MEMBER_BYTES + 1), "has over"),
+    "bomb": (gzip.compress(bytes(textfiles.MAX_ARCHIVE_BYTES + (1 << 20)), 1), "data.tgz"),
+    "huge member": (members(size=textfiles.MAX_MEMBER_BYTES + 1), "has over"),
 }
 
 
@@ -266,4 +266,4 @@ def test_debug_shows_the_traceback(finished):
     process = processes.run(*EVALUATE, "--data_path=nowhere", "--debug", cwd=finished)
     assert process.returncode == 1
     assert "Traceback (most recent call last)" in process.stderr
-    assert "reader.DataError: nowhere" in process.stderr
+    assert "textfiles.DataError: nowhere" in process.stderr

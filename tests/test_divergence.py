@@ -29,7 +29,7 @@ def begin(tiny_corpus, tmp_path):
         model = config.make_model(len(corpus.vocabulary), seed=1)
         run.begin({"seed": 1})
         with StopRequest("") as stop:
-            function(config, corpus, run, model, {"seed": 1}, stop, checkpoint_seconds=0)
+            function(config, corpus, run, model, {"seed": 1}, stop, train.Watching(checkpoint_seconds=0))
 
     begin.run = Run(tmp_path / "run")
     return begin
@@ -89,7 +89,7 @@ def test_what_counts_as_diverged(loss, grad_norm, message):
     def sums(*values):
         return Sums(*[tf.constant(value, tf.float64) for value in values])
 
-    progress = Progress((), sums(20.0, 10.0, 1.0, 2.0, 0.0))
+    progress = Progress({}, (), sums(20.0, 10.0, 1.0, 2.0, 0.0))
     progress.check()
     progress.sums = sums(20.0 + loss, 20.0, 2.0, 2.0 + grad_norm, 0.0)
     with pytest.raises(Diverged, match=message):

@@ -53,17 +53,17 @@ def test_whatever_the_bytes_it_is_a_result_or_a_typed_error(name):
 def test_whatever_a_checkpoint_records_it_is_restored_or_refused(record):
     with tempfile.TemporaryDirectory() as folder:
         run = Run(folder)
-        targets.new_progress().save(run, targets.MODEL)
+        targets.new_progress().save(run)
         arrays = run.load_checkpoint().arrays
         run.save_checkpoint(0, arrays, record)
         progress = targets.new_progress()
         known = {"step": int, "epoch": int, "history": list}
         if all(type(value) is known.get(name) for name, value in record.items()):
-            assert progress.restore(run, targets.MODEL)
+            assert progress.restore(run)
             assert all(getattr(progress, name) == value for name, value in json.loads(json.dumps(record)).items())
         else:
             with pytest.raises(RunError, match="another version"):
-                progress.restore(run, targets.MODEL)
+                progress.restore(run)
 
 
 @SETTINGS

@@ -6,7 +6,8 @@ import oracle
 import pytest
 import tensorflow as tf
 
-from ptb.kernels import KERNELS, LSTMState, product
+from ptb.cells import LSTMState
+from ptb.kernels import kernel_of, product
 
 STEPS, BATCH, INPUT, UNITS = 6, 4, 5, 3
 HAS_GPU = bool(tf.config.list_physical_devices("GPU"))
@@ -52,7 +53,7 @@ def run(name, arguments, product_dtype=None, dynamic=False):
         inputs, hidden, cell, *matrices = arguments
         with tf.GradientTape() as tape:
             tape.watch(arguments)
-            outputs, state = KERNELS[name](inputs, LSTMState(hidden, cell), *matrices, product_dtype)
+            outputs, state = kernel_of(name)(inputs, LSTMState(hidden, cell), matrices, product_dtype)
             results = [outputs, state.hidden, state.cell]
             total = tf.add_n([tf.reduce_sum(w * r) for w, r in zip(weights, results)])
         return results, tape.gradient(total, arguments)
@@ -142,13 +143,13 @@ def test_a_keras_layer_with_the_same_weights_gives_the_same(name):
 @kernels
 def test_one_long_window_equals_two_with_the_state_carried(name):
     inputs, hidden, cell, *weights = [tf.constant(argument) for argument in case()]
-    kernel = KERNELS[name]
-    whole, last = kernel(inputs, LSTMState(hidden, cell), *weights, tf.float64)
-    first, state = kernel(inputs[:2], LSTMState(hidden, cell), *weights, tf.float64)
-    second, state = kernel(inputs[2:], state, *weights, tf.float64)
+    kernel = kernel_of(name)
+    whole, last = kernel(inputs, LSTMState(hidden, cell), weights, tf.float64)
+    first, state = kernel(inputs[:2], LSTMState(hidden, cell), weights, tf.float64)
+    second, state = kernel(inputs[2:], state, weights, tf.float64)
     np.testing.assert_allclose(tf.concat([first, second], 0), whole, rtol=1e-12)
     np.testing.assert_allclose(state, last, rtol=1e-12)
-    alone, _ = kernel(inputs[2:], LSTMState(hidden, tf.zeros_like(cell)), *weights, tf.float64)
+    alone, _ = kernel(inputs[2:], LSTMState(hidden, tf.zeros_like(cell)), weights, tf.float64)
     assert np.abs(alone - whole[2:]).max() > 1e-3  # both halves of the state matter
 
 

@@ -28,7 +28,7 @@ def perplexity_after(config, corpus, folder):
     run.begin(dataclasses.asdict(config))
     model = config.make_model(len(corpus.vocabulary), seed=1)
     with StopRequest("") as stop:
-        train.train(config, corpus, run, model, {"seed": 1}, stop, checkpoint_seconds=600)
+        train.train(config, corpus, run, model, {"seed": 1}, stop, train.Watching())
     windows = reader.windows(corpus.test, 1, 500, drop_remainder=False)
     return evaluation.score(evaluation.make_eval_step(model), model, windows).perplexity
 

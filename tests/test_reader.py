@@ -1,58 +1,20 @@
 """reader.py against hand-worked cases, the tutorial's expressions, PTB, and files that are not what they seem."""
 
 import collections
-import gzip
 import logging
 import os
 import resource
 import subprocess
 import sys
-import tarfile
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+from texts import FILES, TEST, TRAIN, VALID, assert_data_error, members_of, tar_member, tgz, write_files
 
 import reader
+import textfiles
 from reader import EOS, UNK, DataError, Vocabulary
-
-TRAIN = "the cat saw the dog\nthe <unk> sat\n"
-VALID = "the dog sat\n"
-TEST = "the cat sat\nthe dog saw\n"
-FILES = {"ptb.train.txt": TRAIN, "ptb.valid.txt": VALID, "ptb.test.txt": TEST}
-
-
-def write_files(folder, files):
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    return folder
-
-
-def tar_member(name, content=b"", **fields):
-    """A member as bytes; `fields` of the header are set last, and so need not be true."""
-    content = content if isinstance(content, bytes) else content.encode()
-    member = tarfile.TarInfo(name)
-    member.size = len(content)
-    for field, value in fields.items():
-        setattr(member, field, value)
-    return member.tobuf(tarfile.GNU_FORMAT) + content + bytes(-len(content) % tarfile.BLOCKSIZE)
-
-
-def tgz(*members):
-    return gzip.compress(b"".join(members) + bytes(2 * tarfile.BLOCKSIZE), mtime=0)
-
-
-def members_of(files, folder="./simple-examples/data/"):
-    return [tar_member(folder + name, content) for name, content in files.items()]
-
-
-def assert_data_error(error, *fragments):
-    message = str(error.value)
-    assert "\n" not in message
-    for fragment in fragments:
-        assert fragment in message
 
 
 def test_ids_go_by_descending_count_then_word():
@@ -105,7 +67,7 @@ def test_a_failed_save_leaves_the_old_vocabulary(tmp_path):
         (b"the\ncat\nthe\n", "entry 3 of the vocabulary, 'the', stands there twice"),
         (b"the\ncat\0\n", "line 2 holds a zero byte"),
         (b"the\ncaf\xe9\n", "line 2 is not UTF-8"),
-        (b"a" * (reader.MAX_LINE_BYTES + 1), "line 1 has over"),
+        (b"a" * (textfiles.MAX_LINE_BYTES + 1), "line 1 has over"),
     ],
 )
 def test_what_is_no_vocabulary(tmp_path, content, fragment):
@@ -208,103 +170,6 @@ def test_a_vocabulary_without_eos_is_refused(tmp_path):
     assert_data_error(error, f"{tmp_path}/ptb.test.txt", "has no <eos>")
 
 
-@pytest.mark.parametrize(
-    ("files", "fragments"),
-    [
-        ({"ptb.test.txt": b""}, ["ptb.test.txt: holds no words"]),
-        ({"ptb.train.txt": b" \n\n"}, ["ptb.train.txt: holds no words"]),
-        ({"ptb.valid.txt": b"the dog\nsat\0\n"}, ["ptb.valid.txt: line 2 holds a zero byte"]),
-        ({"ptb.train.txt": bytes(range(256))}, ["ptb.train.txt: line 1 holds a zero byte"]),
-        ({"ptb.train.txt": "the dog\n".encode("utf-16")}, ["ptb.train.txt: line 1 holds a zero byte"]),
-        ({"ptb.valid.txt": "the dog\ncafé\n".encode("latin-1")}, ["ptb.valid.txt: line 2 is not UTF-8"]),
-        ({"ptb.train.txt": b"a " * reader.MAX_LINE_BYTES}, ["ptb.train.txt: line 1 has over 1,048,576 bytes"]),
-        ({"ptb.test.txt": TRAIN}, ["ptb.test.txt: is the same text as", "ptb.train.txt"]),
-        ({"ptb.valid.txt": TRAIN}, ["ptb.valid.txt: is the same text as", "ptb.train.txt"]),
-    ],
-)
-def test_bad_text(tmp_path, files, fragments):
-    write_files(tmp_path / "folder", FILES | files)
-    write_files(tmp_path, {"archive.tgz": tgz(*members_of(FILES | files))})
-    for path, separator in ((tmp_path / "folder", "/"), (tmp_path / "archive.tgz", ":")):
-        with pytest.raises(DataError) as error:
-            reader.read_corpus(path)
-        assert_data_error(error, f"{path}{separator}{fragments[0]}", *fragments)
-
-
-@pytest.mark.parametrize(
-    ("files", "path", "fragment"),
-    [
-        (FILES, "absent", "absent: is neither a folder nor a readable simple-examples.tgz (No such file or directory)"),
-        (FILES, "ptb.train.txt", "ptb.train.txt: is neither a folder nor a readable simple-examples.tgz"),
-        ({}, "", "does not hold ptb.train.txt"),
-        ({"ptb.train.txt": TRAIN, "ptb.valid.txt": VALID}, "", "does not hold ptb.train.txt"),
-        ({"ptb.train.txt": TRAIN, "valid.txt": VALID, "test.txt": TEST}, "", "does not hold ptb.train.txt"),
-        ({"train.txt": TRAIN, "valid.txt": VALID, "test.txt/file": ""}, "", "test.txt: cannot be read (Is a"),
-    ],
-)
-def test_bad_folders(tmp_path, files, path, fragment):
-    with pytest.raises(DataError) as error:
-        reader.read_corpus(write_files(tmp_path, files) / path)
-    assert_data_error(error, str(tmp_path), fragment)
-
-
-GOOD = tgz(*members_of(FILES))
-BAD_ARCHIVES = {
-    "empty": (b"", "is neither a folder nor a readable simple-examples.tgz"),
-    "not gzip": (TRAIN.encode(), "is neither a folder nor a readable simple-examples.tgz"),
-    "not tar": (gzip.compress(TRAIN.encode() * 100), "is neither a folder nor a readable simple-examples.tgz"),
-    "cut off": (GOOD[:-20], "is neither a folder nor a readable simple-examples.tgz"),
-    "wrong checksum": (GOOD[:-8] + b"\0\0\0\0" + GOOD[-4:], "CRC check failed"),
-    "no texts": (tgz(tar_member("simple-examples/README", "x")), "does not hold"),
-    "splits in two folders": (tgz(*members_of(FILES)[:2], tar_member("ptb.test.txt", TEST)), "does not hold"),
-    "parent": (tgz(*members_of(FILES, folder="../data/")), "ptb.train.txt has a path out of the archive"),
-    "absolute": (tgz(*members_of(FILES, folder="/etc/")), "ptb.train.txt has a path out of the archive"),
-    "symbolic link": (tgz(tar_member("ptb.train.txt", type=tarfile.SYMTYPE, linkname="/etc/passwd")), "is a link"),
-    "hard link": (tgz(tar_member("ptb.train.txt", type=tarfile.LNKTYPE, linkname="README")), "is a link"),
-    "sparse file": (tgz(tar_member("ptb.train.txt", type=tarfile.GNUTYPE_SPARSE)), "is a link or a special file"),
-    "folder": (tgz(tar_member("ptb.train.txt", type=tarfile.DIRTYPE)), "is a link or a special file"),
-    "large text": (tgz(tar_member("ptb.train.txt", size=reader.MAX_MEMBER_BYTES + 1)), "has over 67,108,864 bytes"),
-    "long way": (tgz(*[tar_member("x", size=reader.MAX_ARCHIVE_BYTES)] * 2), "unpacks to over 536,870,912 bytes"),
-    "size below zero": (tgz(tar_member("x", size=-(1 << 80)), tar_member("y")), "is damaged or unpacks to over"),
-    "size beyond all": (tgz(tar_member("x", size=1 << 80), tar_member("y")), "unpacks to over 536,870,912 bytes"),
-    "nested headers": (tgz(*[tar_member("x", type=tarfile.GNUTYPE_LONGNAME)] * 10_000), "maximum recursion depth"),
-}
-
-
-@pytest.mark.parametrize(("content", "fragment"), BAD_ARCHIVES.values(), ids=BAD_ARCHIVES)
-def test_bad_archives(tmp_path, monkeypatch, content, fragment):
-    path = tmp_path / "simple-examples.tgz"
-    path.write_bytes(content)
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError) as error:
-        reader.read_corpus(path)
-    assert_data_error(error, str(path), fragment)
-    assert os.listdir(tmp_path) == ["simple-examples.tgz"]
-
-
-@pytest.mark.parametrize(
-    ("members", "fragment"),
-    [
-        ([tar_member("x", type=tarfile.GNUTYPE_LONGNAME, size=1500 << 20)], "has a header of over 67,108,864 bytes"),
-        ([tar_member("ptb.train.txt", size=1500 << 20)], "ptb.train.txt has over 67,108,864 bytes"),
-        (members_of(FILES), "unpacks to over 536,870,912 bytes"),
-    ],
-    ids=["header", "text", "after the texts"],
-)
-def test_a_decompression_bomb_stays_small_in_memory(tmp_path, members, fragment):
-    path = tmp_path / "bomb.tgz"
-    path.write_bytes(gzip.compress(b"".join(members)) + gzip.compress(bytes(1 << 20)) * 1500)
-    tracemalloc.start()
-    try:
-        with pytest.raises(DataError) as error:
-            reader.read_corpus(path)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert_data_error(error, str(path), fragment)
-    assert peak < 16 << 20
-
-
 def test_windows_worked_by_hand():
     result = reader.windows(np.arange(16, dtype=np.int32), batch_size=2, num_steps=3)
     assert len(result) == 2
@@ -385,3 +250,65 @@ def test_the_test_at_batch_one_scores_82429_predictions(ptb_path, num_steps):
     vocabulary = Vocabulary.build(reader.tokenize(Path(ptb_path, "ptb.train.txt").read_text().splitlines()))
     tokens = reader.read_tokens(Path(ptb_path, "ptb.test.txt"), vocabulary)
     assert sum(targets.size for _, targets in reader.windows(tokens, 1, num_steps, drop_remainder=False)) == 82_429
+
+
+@pytest.mark.parametrize(
+    ("line", "tokens"),
+    [
+        ("to be\n", ["t", "o", "_", "b", "e"]),
+        (" no it was\n", ["_", "n", "o", "_", "i", "t", "_", "w", "a", "s"]),
+        (" no it \n", ["n", "o", "_", "i", "t"]),  # framed by spaces, as every line of PTB
+        ("  x \n", ["_", "x"]),
+        ("a_b\tc\r\n", ["a", "<U+005F>", "b", "<U+0009>", "c"]),
+        ("\n", []),
+        (" \n", []),
+    ],
+)
+def test_characters_worked_by_hand(line, tokens):
+    assert reader.split_line(line, "char") == tokens
+
+
+@pytest.mark.parametrize(
+    "text", ["to be,\nor not\n", "\n\n  deep\tin _ <unk> <U+0041>\n", "caf\u00e9 \u2003 \U0001f600\n", "_\n"]
+)
+def test_characters_join_to_the_text_that_they_were(text):
+    tokens = list(reader.tokenize(text.splitlines(keepends=True), "char"))
+    assert Vocabulary.build(tokens)  # each could be a word
+    assert "".join(reader.join_tokens(tokens, "char")) == text
+
+
+def test_words_join_to_sentences():
+    words = reader.tokenize(["the  cat sat\n", "\n", "it"])
+    assert "".join(reader.join_tokens(words)) == "the cat sat\n\nit\n"
+    assert "".join(reader.join_tokens(["no", "end"])) == "no end"
+
+
+def test_one_file_is_cut_between_lines_by_fractions(tmp_path):
+    (tmp_path / "text.txt").write_text("".join(f"{number:03}\n" for number in range(200)))
+    corpus = reader.read_corpus(tmp_path / "text.txt", level="char", fractions=(0.8, 0.15))
+    assert [len(part) for part in (corpus.train, corpus.valid, corpus.test)] == [4 * 160, 4 * 30, 4 * 10]
+    assert "".join(corpus.vocabulary.words[token] for token in corpus.valid[:8]) == "160<eos>161<eos>"
+    assert set(corpus.vocabulary.words) == {EOS, *"0123456789"}
+
+
+def test_the_alphabet_of_one_file_is_that_of_all_of_it(tmp_path):
+    (tmp_path / "text.txt").write_text("ab\n" * 90 + "b!\n" * 10)
+    assert "!" in reader.read_corpus(tmp_path / "text.txt", level="char").vocabulary.ids
+    with pytest.raises(DataError, match="has words that the vocabulary lacks"):
+        reader.read_corpus(tmp_path / "text.txt")
+
+
+def test_overlapping_windows_worked_by_hand():
+    windows = reader.windows(np.arange(20), batch_size=2, num_steps=2, overlap=3)
+    inputs = [[[0, 1, 2, 3, 4], [10, 11, 12, 13, 14]], [[2, 3, 4, 5, 6], [12, 13, 14, 15, 16]]]
+    assert len(windows) == 3
+    for (got, targets), wanted in zip(windows, inputs):
+        np.testing.assert_array_equal(got, wanted)
+        np.testing.assert_array_equal(targets, np.array(wanted) + 1)
+    np.testing.assert_array_equal(windows[1:][1][0][0], [4, 5, 6, 7, 8])
+
+
+def test_ptb_as_characters_has_the_counts_of_the_literature(ptb_path):
+    corpus = reader.read_corpus(ptb_path, level="char")
+    assert [len(part) for part in (corpus.train, corpus.valid, corpus.test)] == [5_017_482, 393_042, 442_423]
+    assert len(corpus.vocabulary) == 50

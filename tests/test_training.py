@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from configs import CONFIGS
 from ptb.model import LanguageModel
-from ptb.training import Sums, make_train_step, sum_repeats
+from ptb.training import Clip, Objective, Sums, make_train_step, sum_repeats
 
 BATCH, STEPS, VOCAB = 4, 5, 11
 SEED = np.array([0, 0], np.int32)
@@ -32,10 +33,10 @@ def gradients_of_mean_loss(model, inputs, targets):
     return float(loss), [gradient.numpy().astype(np.float64) for gradient in gradients]
 
 
-def step(model, max_grad_norm, rate=0.5, norm_of_repeats="summed"):
+def step(model, max_grad_norm, rate=0.5, kind="norm", norm_of_repeats="summed", **choices):
     """Trains one step. Returns what each variable has changed by, and the sums."""
     before = [variable.numpy() for variable in model.trainable_variables]
-    train_step = make_train_step(model, max_grad_norm, norm_of_repeats)
+    train_step = make_train_step(model, Clip(max_grad_norm, kind, norm_of_repeats), **choices)
     _, sums = train_step(*window(), model.initial_state(BATCH), Sums.zero(), np.float32(rate), SEED)
     return [variable.numpy() - old for variable, old in zip(model.trainable_variables, before)], sums
 
@@ -86,6 +87,71 @@ def test_repeats_apart_is_what_tensorflows_clipping_measures(model):
     assert summed != pytest.approx(apart, rel=1e-4)
 
 
+def test_the_mean_objective_is_the_mean_of_all_losses(model):
+    _, gradients = gradients_of_mean_loss(model, *window())
+    changes, _ = step(model, max_grad_norm=1e9, objective=Objective("mean"))
+    for change, gradient in zip(changes, gradients):
+        np.testing.assert_allclose(change, -0.5 * gradient, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("limit", [1e-3, 1e3])
+def test_a_unit_clip_makes_the_gradient_as_long_as_the_limit_be_it_longer_or_shorter(model, limit):
+    changes, _ = step(model, limit, rate=1.0 / limit, kind="unit")
+    assert np.sqrt(sum((change**2).sum() for change in changes)) == pytest.approx(1, rel=1e-4)
+
+
+def test_an_element_clip_limits_each_element_of_the_true_gradient(model):
+    _, gradients = gradients_of_mean_loss(model, *window())
+    limit = STEPS * 0.02
+    changes, sums = step(model, limit, kind="element")
+    assert float(sums.clipped_steps) == 1
+    assert any((np.abs(STEPS * gradient) > limit).any() and (np.abs(STEPS * gradient) < limit).any() for gradient in gradients)
+    for change, gradient in zip(changes, gradients):
+        np.testing.assert_allclose(change, -0.5 * np.clip(STEPS * gradient, -limit, limit), rtol=1e-3, atol=1e-6)
+    assert float(step(model, 1e3, kind="element")[1].clipped_steps) == 0
+
+
+def test_decay_of_the_softmax_weights_pulls_them_to_zero_and_is_no_part_of_the_loss(model):
+    weights = model.softmax_weights.numpy()
+    plain_model = LanguageModel(VOCAB, 6, 2, init_scale=0.6, rnn_mode="basic")
+    plain, plain_sums = step(plain_model, 1e9)
+    decayed, sums = step(model, 1e9, objective=Objective(softmax_l2=0.1))
+    assert float(sums.loss) == float(plain_sums.loss)
+    for variable, change, wanted in zip(model.trainable_variables, decayed, plain):
+        wanted = wanted - 0.5 * 0.1 * 2 * weights if variable is model.softmax_weights else wanted
+        np.testing.assert_allclose(change, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_rmsprop_is_torchs_as_char_rnn_uses_it(model):
+    config = CONFIGS["char_rnn"]
+    optimizer = config.make_optimizer()
+    train_step = make_train_step(model, Clip(1e9), optimizer)
+    mean_square = [0.0] * len(model.trainable_variables)
+    for count in range(3):
+        before = [variable.numpy().astype(np.float64) for variable in model.trainable_variables]
+        _, gradients = gradients_of_mean_loss(model, *window())
+        rate = 2e-3 / (1 + count)
+        train_step(*window(), model.initial_state(BATCH), Sums.zero(), np.float32(rate), SEED)
+        for index, (variable, old, gradient) in enumerate(zip(model.trainable_variables, before, gradients)):
+            gradient = STEPS * gradient
+            mean_square[index] = 0.95 * mean_square[index] + 0.05 * gradient**2
+            wanted = -rate * gradient / (np.sqrt(mean_square[index]) + 1e-8)
+            clear = np.abs(gradient) > 1e-4  # float32 noise is no gradient, and RMSprop makes it as large as one
+            np.testing.assert_allclose((variable.numpy() - old)[clear], wanted[clear], rtol=2e-2, atol=1e-6)
+
+
+def test_a_gradient_that_reaches_further_back_counts_the_last_losses_and_carries_the_state_of_one_update(model):
+    inputs, targets = window()
+    objective = Objective(num_steps=2)
+    train_step = make_train_step(model, Clip(1e9), objective=objective)
+    losses, _ = model.losses_of(inputs, targets, model.initial_state(BATCH))
+    _, wanted = model.features(inputs[:, :2], model.initial_state(BATCH))
+    state, sums = train_step(inputs, targets, model.initial_state(BATCH), Sums.zero(), np.float32(0), SEED)
+    assert float(sums.tokens) == 2 * BATCH
+    assert float(sums.loss) == pytest.approx(float(tf.reduce_sum(losses[:, -2:])), rel=1e-5)
+    tf.nest.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state, wanted)
+
+
 def test_sum_repeats_by_hand():
     slices = tf.IndexedSlices(tf.constant([[1.0, 2], [10, 20], [100, 200], [5, 5]]), tf.constant([7, 2, 7, 4]))
     summed = sum_repeats(slices)
@@ -95,14 +161,14 @@ def test_sum_repeats_by_hand():
 
 def test_the_state_is_carried_from_window_to_window(model):
     inputs, targets = window()
-    train_step = make_train_step(model, 5.0)
+    train_step = make_train_step(model, Clip(5.0))
     state, _ = train_step(inputs, targets, model.initial_state(BATCH), Sums.zero(), np.float32(0), SEED)
     _, wanted = model.features(inputs, model.initial_state(BATCH))
     tf.nest.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state, wanted)
 
 
 def test_a_changing_learning_rate_step_and_state_trace_nothing_again(model):
-    train_step, state, sums = make_train_step(model, 5.0), model.initial_state(BATCH), Sums.zero()
+    train_step, state, sums = make_train_step(model, Clip(5.0)), model.initial_state(BATCH), Sums.zero()
     for count in range(4):
         rate, seed = np.float32(1 / (1 + count)), np.array([0, count], np.int32)
         state, sums = train_step(*window(), state, sums, rate, seed)
@@ -114,7 +180,7 @@ def test_training_learns_a_window_by_heart():
     inputs, targets = window()
     inputs[:, 0] = np.arange(BATCH)  # a different first word for each row, or the first target could not be known
     model = LanguageModel(VOCAB, 16, 1, init_scale=0.1)
-    train_step, sums = make_train_step(model, 5.0), None
+    train_step, sums = make_train_step(model, Clip(5.0)), None
     for _ in range(400):
         _, sums = train_step(inputs, targets, model.initial_state(BATCH), Sums.zero(), np.float32(0.5), SEED)
     assert float(sums.loss) / float(sums.tokens) < 0.05  # from log 11 = 2.4

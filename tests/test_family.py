@@ -1,0 +1,203 @@
+"""Options that whole trainings show: early stopping, validation by steps, explosions, characters, samples, reports."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import runs
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
+
+import corpora
+import train
+import trained
+from configs import CHAR_RNN, TEST
+from ptb.evaluation import make_eval_step, score
+from ptb.progress import Diverged
+from ptb.run import Run
+from ptb.signals import StopRequest
+
+RECORDED = {"model": "test", "seed": 1, "precision": "float32", "corpus": "", "data_path": None}
+PATIENT = dataclasses.replace(TEST, hidden_size=16, num_epochs=30, patience=3, validate_every=10, learning_rate=0.5)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Random words: what is learnt of the training text makes the validation text worse, after a while."""
+    folder = tmp_path_factory.mktemp("random")
+    rng = np.random.default_rng(0)
+    for split, lines in (("train", 60), ("valid", 60), ("test", 60)):
+        (folder / f"{split}.txt").write_text("".join(" ".join(rng.choice(list("abcdefgh"), 9)) + "\n" for _ in range(lines)))
+    return corpora.load_corpus(str(folder))
+
+
+def begin(config, corpus, folder, stop=None, **watching):
+    """Trains a configuration in a folder, as train.py does. Returns the model and the progress."""
+    run = Run(folder)
+    run.begin(dataclasses.asdict(config) | RECORDED)
+    corpus.vocabulary.save(run.vocabulary_path)
+    model = config.make_model(len(corpus.vocabulary), seed=1)
+    with StopRequest("") as request:
+        return model, train.train(config, corpus, run, model, {"seed": 1}, stop or request, train.Watching(**watching))
+
+
+@pytest.fixture(scope="module")
+def patient(corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "patient"
+    return folder, *begin(PATIENT, corpus, folder)
+
+
+def validation_curve(folder):
+    return dict(runs.curve(folder, "valid_perplexity"))
+
+
+def test_training_stops_when_patience_runs_out(patient):
+    folder, _, progress = patient
+    history = runs.history(folder)
+    assert len(history) < PATIENT.num_epochs
+    assert progress.validations_since_best == PATIENT.patience
+    validations = [*validation_curve(folder).values(), *[record["valid_perplexity"] for record in history]]
+    assert progress.best_perplexity == pytest.approx(min(validations), rel=1e-6)
+    assert 0 < progress.best_step < progress.step
+
+
+def test_the_best_weights_are_restored_and_what_other_commands_open(patient, corpus):
+    folder, model, progress = patient
+    _, valid_windows = train.cut_into_windows(corpus, PATIENT)
+    assert score(make_eval_step(model), model, valid_windows).perplexity == pytest.approx(progress.best_perplexity, rel=1e-6)
+    opened = trained.load(folder).model
+    for ours, theirs in zip(model.get_weights(), opened.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    newest = runs.weights(folder)
+    assert any(not np.array_equal(newest[f"weights/{variable.path}"], variable) for variable in model.trainable_variables)
+
+
+def test_validation_comes_every_so_many_steps(patient):
+    folder, _, progress = patient
+    assert list(validation_curve(folder)) == list(range(10, progress.step + 1, 10))
+
+
+class StopAt:
+    """A request to stop that comes with the nth question for one."""
+
+    def __init__(self, count):
+        self.count, self.hint = count, ""
+
+    @property
+    def requested(self):
+        self.count -= 1
+        return self.count < 0
+
+    def watch(self, windows):
+        for window in windows:
+            self.exit_if_requested()
+            yield window
+
+    def exit_if_requested(self):
+        if self.requested:
+            raise SystemExit(143)
+
+
+def test_stopped_anywhere_a_patient_run_ends_as_an_unbroken_one(patient, corpus, tmp_path):
+    """In training, in a validation within an epoch, and in one at its end."""
+    folder, _, wanted = patient
+    stops = 0
+    for count in range(15, 110, 17):
+        reached = None
+        while reached is None:
+            try:
+                _, reached = begin(PATIENT, corpus, tmp_path / str(count), StopAt(count))
+            except SystemExit:
+                stops += 1
+        assert runs.history(tmp_path / str(count)) == runs.history(folder)
+        assert validation_curve(tmp_path / str(count)) == validation_curve(folder)
+        assert (reached.best_step, reached.step) == (wanted.best_step, wanted.step)
+        for name, array in wanted.best_weights.items():
+            np.testing.assert_array_equal(reached.best_weights[name], array)
+    assert stops > 10
+
+
+def test_a_stop_tells_the_best_so_far(corpus, tmp_path):
+    stop = StopAt(60)
+    with pytest.raises(SystemExit):
+        begin(PATIENT, corpus, tmp_path / "run", stop=stop)
+    assert stop.hint.startswith("best so far: valid perplexity ")
+
+
+def test_a_loss_so_many_times_the_first_stops_the_run_and_keeps_a_checkpoint(corpus, tmp_path):
+    config = dataclasses.replace(PATIENT, explosion=1.5, learning_rate=8.0, max_grad_norm=100, patience=0)
+    with pytest.raises(Diverged, match="first loss"):
+        begin(config, corpus, tmp_path / "run", checkpoint_seconds=0)
+    assert trained.load(tmp_path / "run")
+    assert begin(dataclasses.replace(config, explosion=0.0), corpus, tmp_path / "without")[1].epoch > config.num_epochs
+
+
+def test_the_optimisers_memory_survives_a_stop(corpus, tmp_path):
+    config = dataclasses.replace(PATIENT, optimizer="rmsprop", learning_rate=0.01, num_epochs=2, patience=0)
+    begin(config, corpus, tmp_path / "unbroken")
+    with pytest.raises(SystemExit):
+        begin(config, corpus, tmp_path / "stopped", stop=StopAt(30))
+    begin(config, corpus, tmp_path / "stopped")
+    ours, theirs = runs.weights(tmp_path / "stopped"), runs.weights(tmp_path / "unbroken")
+    for name in theirs:
+        np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+def test_samples_go_to_tensorboard_as_text(corpus, tmp_path):
+    config = dataclasses.replace(TEST, num_epochs=1)
+    begin(config, corpus, tmp_path / "run", sample_every=6)
+    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    assert events.summary_metadata["sample"].plugin_data.plugin_name == "text"
+    points = events.Tensors("sample")
+    assert [point.step for point in points] == [6, 12]
+    texts = [tensor_util.make_ndarray(point.tensor_proto).item().decode() for point in points]
+    for text in texts:
+        assert set(text.split()) <= set("abcdefgh")
+        assert len(text.split()) + text.count("\n") == train.SAMPLE_LENGTH
+
+
+def test_reports_come_every_so_many_steps(corpus, tmp_path, capsys):
+    begin(dataclasses.replace(TEST, num_epochs=1), corpus, tmp_path / "run", report_every=4)
+    assert len([line for line in capsys.readouterr().out.splitlines() if "speed:" in line]) == 14 // 4
+
+
+@pytest.fixture(scope="module")
+def poem(tmp_path_factory):
+    path = tmp_path_factory.mktemp("poem") / "poem.txt"
+    path.write_text("Tyger Tyger, burning bright,\nIn the forests of the night;\n" * 80)
+    return path
+
+
+@pytest.fixture(scope="module")
+def characters(poem, tmp_path_factory):
+    """A small char-rnn, trained on one file."""
+    folder = tmp_path_factory.mktemp("runs") / "char"
+    config = dataclasses.replace(CHAR_RNN, hidden_size=32, batch_size=4, num_steps=20, num_epochs=8, learning_rate=2e-2)
+    corpus = corpora.load_corpus(str(poem), level="char")
+    model, progress = begin(config, corpus, folder)
+    (folder / "config.json").write_text(json.dumps(dataclasses.asdict(config) | RECORDED | {"data_path": str(poem)}))
+    return folder, progress
+
+
+def test_a_char_rnn_learns_a_text_from_one_file(characters):
+    _, progress = characters
+    assert progress.history[-1]["valid_perplexity"] < 1.3  # e to the 3.1 at first
+
+
+def test_a_char_rnn_writes_text_with_its_spaces_and_lines(characters, command):
+    folder, _ = characters
+    process = command("generate.py", folder, "--prompt=Tyger Ty", "--length=60", "--sample=argmax")
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith("Tyger Tyger, burning bright,\nIn the forests of the night;\n")
+
+
+def test_a_char_rnn_is_scored_in_bits_on_its_own_splits_and_on_sentences(characters, command):
+    folder, progress = characters
+    process = command("evaluate.py", folder, "--json", "--split=test")
+    assert process.returncode == 0, process.stderr
+    record = json.loads(process.stdout)
+    assert record["bits_per_character"] == pytest.approx(np.log2(record["perplexity"]))
+    assert record["tokens"] == 8 * 29 - 1
+    process = command("evaluate.py", folder, "--stdin", "--words", "--json", stdin="In the\n")
+    assert [word for word, _ in json.loads(process.stdout)["words"]] == [*"In_the", "<eos>"]

@@ -1,0 +1,58 @@
+"""Gradients against central differences for every cell, objective and option; and that a wrong gradient is found out."""
+
+import dataclasses
+
+import pytest
+import tensorflow as tf
+
+import gradcheck
+from configs import CONFIGS, SMALL
+from ptb.cells import CELLS
+
+OPTIONS = {
+    **{cell: {"cell": cell} for cell in CELLS},
+    "mean": {"reduction": "mean"},
+    "decay of the softmax weights": {"softmax_l2": 0.1},
+    "dropout": {"keep_prob": 0.5},
+    "dropout between the layers": {"keep_prob": 0.5, "drop_input": False, "drop_output": False},
+    "one-hot": {"one_hot_input": True},
+    "reaching further back": {"num_steps": 3, "bptt_steps": 7},
+    "reaching further back, with dropout": {"num_steps": 3, "bptt_steps": 7, "keep_prob": 0.5},
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_gradients_are_those_of_central_differences(option):
+    errors = gradcheck.check(dataclasses.replace(SMALL, **OPTIONS[option]))
+    assert max(errors.values()) < gradcheck.LIMIT, errors
+
+
+@pytest.mark.parametrize("model", sorted({"medium", "char_rnn", "rnn150", "element_rnn", "small_patient"} & CONFIGS.keys()))
+def test_gradients_of_named_configurations_too(model):
+    assert max(gradcheck.check(CONFIGS[model]).values()) < gradcheck.LIMIT
+
+
+def test_a_wrong_gradient_is_found_out(monkeypatch):
+    def without_the_recurrent_path(step):
+        def cut(z, state, recur):
+            return step(z, state, lambda hidden: recur(tf.stop_gradient(hidden)))
+
+        return cut
+
+    monkeypatch.setitem(CELLS, "lstm", CELLS["lstm"]._replace(step=without_the_recurrent_path(CELLS["lstm"].step)))
+    errors = gradcheck.check(SMALL, rnn_mode="basic")
+    assert errors["lstm_0/kernel"] > 1e-2
+    assert errors["softmax_weights"] < gradcheck.LIMIT  # which the recurrent path does not reach
+
+
+@pytest.mark.parametrize("arguments", [["--model=rnn150"], ["--model=small", "--rnn_mode=basic"]])
+def test_the_command_prints_an_error_for_each_variable(command, arguments):
+    process = command("gradcheck.py", *arguments)
+    assert process.returncode == 0, process.stderr
+    assert {line.split()[1].split("/")[-1] for line in process.stdout.splitlines()} >= {"embedding", "kernel", "softmax_bias"}
+
+
+def test_a_kernel_that_the_cell_has_not_is_an_error(command):
+    process = command("gradcheck.py", "--model=gru", "--rnn_mode=fused")
+    assert (process.returncode, process.stdout) == (1, "")
+    assert "--rnn_mode=fused" in process.stderr
