@@ -62,12 +62,12 @@ def score_runs(paths):
         vocabulary = run_vocabulary
         for split, tokens in texts(run, vocabulary, config).items():
             windows = reader.windows(tokens, 1, WINDOW, drop_remainder=False)
-            log_probabilities = -evaluation.carry_through(evaluation.make_eval_step(model), model, windows)[0]
+            log_probabilities = -evaluation.carry_through(evaluation.make_eval_step(model, jit_compile=True), model, windows)[0]
             if FLAGS.average:
                 mean[split] = evaluation.add_to_mean(mean.get(split), log_probabilities, count)
                 log_probabilities = mean[split]
             if FLAGS.per_token:
-                ranks = evaluation.carry_through(evaluation.make_rank_step(model), model, windows)[0]
+                ranks = evaluation.carry_through(evaluation.make_rank_step(model, jit_compile=True), model, windows)[0]
                 write_tokens(FLAGS.per_token, [vocabulary.words[token] for token in tokens[1:]], log_probabilities, ranks)
             score = evaluation.Score(-float(log_probabilities.sum(dtype=np.float64)), log_probabilities.size)
             name = f"average of {count}" if FLAGS.average else str(path)
@@ -97,15 +97,18 @@ def score_sentences(opened, lines):
     model, vocabulary, config, _ = opened
     eos = vocabulary.ids[reader.EOS]
     state = model.initial_state(1)
-    eval_step = evaluation.make_eval_step(model)
+    eval_step = evaluation.make_eval_step(model, jit_compile=True)
     for line in lines:
         words = [*reader.split_line(line, config.level), reader.EOS]
         ids = vocabulary.encode(words)
         if not FLAGS.carry_state:
             state = model.initial_state(1)
-        # A sentence begins where another has ended: its first word is predicted from <eos>.
-        losses, state = eval_step(np.array([[eos, *ids[:-1]]], np.int32), ids[np.newaxis], state)
-        log_probabilities = -losses.numpy()[0].astype(np.float64)
+        # A sentence begins where another has ended: its first word is predicted from <eos>. Word by word, since the step is
+        # compiled anew for every length of its windows.
+        log_probabilities = np.zeros(len(words))
+        for position, window in enumerate(reader.windows(np.append(eos, ids), 1, 1)):
+            losses, state = eval_step(*window, state)
+            log_probabilities[position] = -losses[0, 0]
         score = evaluation.Score(-log_probabilities.sum(), len(words))
         record = {
             "sentence": line.strip(),

@@ -192,7 +192,7 @@ def cut_into_windows(corpus, config):
 def finish(config, corpus, run, model, progress, setting, stop):
     """Scores the test text at batch 1, every prediction of it, and writes `result.json`."""
     windows = reader.windows(corpus.test, 1, TEST_WINDOW, drop_remainder=False)
-    test = score(make_eval_step(model), model, stop.watch(windows))
+    test = score(make_eval_step(model, jit_compile=True), model, stop.watch(windows))
     print(f"Test Perplexity: {test.perplexity:.3f}")
     result = {
         "test_perplexity": test.perplexity,

@@ -106,6 +106,7 @@ class LanguageModel(keras.Model):
         self.vocab_size = vocab_size
         self.keep_prob = keep_prob
         self.drop_input, self.drop_output = drop_input, drop_output
+        self.can_be_compiled = rnn_mode != "cudnn"  # by XLA, which knows nothing of cuDNN's kernel
         seed_generator = keras.random.SeedGenerator(seed)
         initializer = keras.initializers.RandomUniform(-init_scale, init_scale, seed_generator)
         self.embedding = None
@@ -138,15 +139,19 @@ class LanguageModel(keras.Model):
     def call(self, inputs, state, training=False, dropout_seed=None):
         """`inputs` int32 `[batch, num_steps]` → logits `[batch, num_steps, vocab]` and the state after the last step."""
         features, state = self.features(inputs, state, training, dropout_seed)
-        num_steps, batch_size = tf.unstack(tf.shape(features)[:2])
-        features = tf.reshape(tf.transpose(features, [1, 0, 2]), [-1, features.shape[-1]])
-        scores = softmax.logits(features, *self._softmax_variables(), self.product_dtype)
-        return tf.reshape(scores, [batch_size, num_steps, self.vocab_size]), state
+        return self.logits_of(features), state
 
     def losses_of(self, inputs, targets, state, training=False, dropout_seed=None):
         """Returns −log p(target) in nats, `[batch, num_steps]`, and the state; cheaper than `call`, which keeps logits."""
         features, state = self.features(inputs, state, training, dropout_seed)
         return self.cross_entropy(features, targets), state
+
+    def logits_of(self, features):
+        """Returns the logits `[batch, num_steps, vocab]` of features `[num_steps, batch, hidden]`."""
+        num_steps, batch_size = tf.unstack(tf.shape(features)[:2])
+        rows = tf.reshape(tf.transpose(features, [1, 0, 2]), [-1, features.shape[-1]])
+        scores = softmax.logits(rows, *self._softmax_variables(), self.product_dtype)
+        return tf.reshape(scores, [batch_size, num_steps, self.vocab_size])
 
     def cross_entropy(self, features, targets):
         """Returns −log p(target) in nats, `[batch, num_steps]`, from what the softmax sees, `[num_steps, batch, hidden]`."""
