@@ -13,7 +13,7 @@ demo: $(VENV)/installed
 	$(BIN)/python train.py --model=demo --data_path=demo --save_path=runs/demo
 
 test: $(VENV)/installed-dev lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=loadfile
 
 test-slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m slow

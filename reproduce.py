@@ -1,12 +1,14 @@
-"""Reproduces the rows of Zaremba et al. (2014), Table 1: trains what a row needs, and makes the README's table of the records.
+"""Reproduces the rows of Zaremba et al. (2014), Table 1: trains what a row needs, and makes the README's tables of the records.
 
-    python reproduce.py --model=small --seeds=10       # trains the seeds not done yet, averages them, rewrites the table
-    python reproduce.py                                # only rewrites the table
+    python reproduce.py --model=small --seeds=10       # trains the seeds not done yet, averages them, rewrites the tables
+    python reproduce.py --model=gru                    # the same for any other configuration
+    python reproduce.py                                # only rewrites the tables
 
 A run's records (no weights) go from runs/ into results/; a row whose runs are not done says "not run".
 """
 
 import json
+import math
 import pathlib
 import re
 import shutil
@@ -26,7 +28,7 @@ ROOT = pathlib.Path(__file__).parent
 RESULTS = ROOT / "results"
 README = ROOT / "README.md"
 RECORDS = ("config.json", "history.jsonl", "result.json")
-TABLE = re.compile(r"(<!-- table: made by reproduce.py -->\n).*?(<!-- end of table -->)", re.DOTALL)
+TABLE = re.compile(r"(<!-- (\w+): made by reproduce.py -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 
 
 class Row(NamedTuple):
@@ -52,6 +54,7 @@ ROWS = (
     Row("large", 10, 72.8, 69.5),
     Row("large", 38, 71.9, 68.7),
 )
+OTHERS = [model for model in CONFIGS if model not in {"test", "demo", *(row.model for row in ROWS)}]
 
 
 def define_flags():
@@ -69,8 +72,8 @@ def main(argv):
         paths = [train(FLAGS.model, seed) for seed in range(1, FLAGS.seeds + 1)]
         if len(paths) > 1:
             average(FLAGS.model, paths)
-    README.write_text(with_table(README.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
-    print(f"{README.name}: table rewritten")
+    README.write_text(with_tables(README.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
+    print(f"{README.name}: tables rewritten")
 
 
 def train(model, seed):
@@ -101,15 +104,16 @@ def data_flag():
     return [f"--data_path={FLAGS.data_path}"] if FLAGS.data_path else []
 
 
-def with_table(readme, results):
-    """Returns the README's text with its table made anew from the records in the folder `results`."""
-    if not TABLE.search(readme):
-        raise OSError(f"{README.name}: has no place for the table; it stands between two comments, see reproduce.py")
-    return TABLE.sub(lambda match: match[1] + "\n".join(table(results)) + "\n" + match[2], readme)
+def with_tables(readme, results):
+    """Returns the README's text with its tables made anew from the records in the folder `results`."""
+    tables = {"published": published_table, "others": others_table}
+    if {match[2] for match in TABLE.finditer(readme)} != tables.keys():
+        raise OSError(f"{README.name}: has no place for a table; each stands between two comments, see reproduce.py")
+    return TABLE.sub(lambda match: match[1] + "\n".join(tables[match[2]](results)) + "\n" + match[3], readme)
 
 
-def table(results):
-    """Yields the lines of the table."""
+def published_table(results):
+    """Yields the lines of the table of the paper's rows."""
     yield "| | published valid / test | ours valid / test | runs | best test | hours a run | command |"
     yield "|---|---|---|---|---|---|---|"
     for row in ROWS:
@@ -121,12 +125,11 @@ def table(results):
 
 def single(results, model):
     """Returns the columns of one model's row: mean ± standard deviation over the seeds."""
-    records = [json.loads(path.read_text()) for path in sorted(results.glob(f"{model}-[0-9]*/result.json"))]
+    records = results_of(results, model)
     if not records:
         return "not run | | | "
     valid, test = ([record[f"{split}_perplexity"] for record in records] for split in ("valid", "test"))
-    hours = statistics.mean(record["training_seconds"] for record in records) / 3600
-    return f"{spread(valid)} / {spread(test)} | {len(records)} | {min(test):.2f} | {hours:.1f}"
+    return f"{spread(valid)} / {spread(test)} | {len(records)} | {min(test):.2f} | {mean_hours(records):.1f}"
 
 
 def averaged(results, row):
@@ -137,6 +140,35 @@ def averaged(results, row):
     if not scores:
         return "not run | | | "
     return f"{scores['valid']:.2f} / {scores['test']:.2f} | {row.count} | | "
+
+
+def others_table(results):
+    """Yields the lines of the table of all other configurations, none of which has a published number."""
+    yield "| configuration | train | valid | test | | runs | hours a run |"
+    yield "|---|---|---|---|---|---|---|"
+    for model in OTHERS:
+        yield f"| `{model}` | {scored(results, model)} |"
+
+
+def scored(results, model):
+    """Returns the columns of another configuration's row, in bits where its tokens are characters."""
+    records = results_of(results, model)
+    if not records:
+        return "not run | | | | |"
+    in_bits = CONFIGS[model].level == "char"
+    columns = [[record[f"{split}_perplexity"] for record in records] for split in ("train", "valid", "test")]
+    scores = [spread([math.log2(value) if in_bits else value for value in column]) for column in columns]
+    unit = "bits a character" if in_bits else "perplexity"
+    return f"{' | '.join(scores)} | {unit} | {len(records)} | {mean_hours(records):.1f}"
+
+
+def results_of(results, model):
+    """Returns the `result.json` of every run of a configuration."""
+    return [json.loads(path.read_text()) for path in sorted(results.glob(f"{model}-[0-9]*/result.json"))]
+
+
+def mean_hours(records):
+    return statistics.mean(record["training_seconds"] for record in records) / 3600
 
 
 def spread(values):

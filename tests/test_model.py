@@ -103,6 +103,18 @@ def test_no_dropout_on_recurrent_connections(rnn_mode):
     np.testing.assert_allclose(dropped.numpy()[kept], 2 * exact.numpy()[kept], rtol=1e-6)
 
 
+def test_the_first_and_the_last_dropout_can_be_left_out():
+    """What is left stands between the layers, as `torch.nn.LSTM` has it: one layer has none, the second of two sees it."""
+    inputs = np.arange(24, dtype=np.int32).reshape(4, 6)
+    for layers in (1, 2):
+        model = LanguageModel(30, 32, layers, keep_prob=0.5, drop_input=False, drop_output=False, init_scale=0.5)
+        dropped, state = model.features(inputs, model.initial_state(4), True, tf.constant([1, 1]))
+        without, exact = model.features(inputs, model.initial_state(4))
+        assert np.array_equal(dropped, without) == (layers == 1)
+        assert not (dropped.numpy() == 0).any()
+        np.testing.assert_array_equal(state[0].hidden, exact[0].hidden)
+
+
 def test_dropout_stands_on_the_embedding_between_the_layers_and_before_the_softmax():
     """A mask on each: what a layer gives changes with the masks of its input, and its own output has zeros in it."""
     model = LanguageModel(30, 32, 2, keep_prob=0.5, init_scale=0.5)

@@ -1,4 +1,4 @@
-"""The README's table: made of the records, of all of them, and of nothing else."""
+"""The README's tables: made of the records, of all of them, and of nothing else."""
 
 import json
 import shutil
@@ -13,12 +13,12 @@ import reproduce
 
 def test_the_readme_shows_what_the_records_say():
     readme = reproduce.README.read_text(encoding="utf-8")
-    assert readme == reproduce.with_table(readme, reproduce.RESULTS)
+    assert readme == reproduce.with_tables(readme, reproduce.RESULTS)
 
 
-def record(results, name, valid, test, hours):
+def record(results, name, valid, test, hours, train=1.0):
     (results / name).mkdir()
-    content = {"valid_perplexity": valid, "test_perplexity": test, "training_seconds": 3600 * hours}
+    content = {"train_perplexity": train, "valid_perplexity": valid, "test_perplexity": test, "training_seconds": 3600 * hours}
     (results / name / "result.json").write_text(json.dumps(content))
 
 
@@ -29,7 +29,7 @@ def test_a_row_has_the_mean_over_its_runs_and_others_say_not_run(tmp_path):
     averages = [("average of 1", "test", 115.0), ("average of 2", "valid", 101.25), ("average of 2", "test", 97.5)]
     lines = [json.dumps({"run": run, "split": split, "perplexity": value}) for run, split, value in averages]
     (tmp_path / "small-average.jsonl").write_text("\n".join(lines))
-    rows = list(reproduce.table(tmp_path))
+    rows = list(reproduce.published_table(tmp_path))
     assert rows[2] == (
         "| small | 120.7 / 114.5 | 121.00 ± 1.41 / 115.50 ± 0.71 | 2 | 115.00 | 0.5 | `make reproduce-small SEEDS=1` |"
     )
@@ -38,9 +38,21 @@ def test_a_row_has_the_mean_over_its_runs_and_others_say_not_run(tmp_path):
     assert all("| not run |" in row for row in rows[4:])
 
 
+def test_other_configurations_have_a_table_of_their_own_and_characters_have_bits(tmp_path):
+    record(tmp_path, "small-1", 120.0, 115.0, 0.4)
+    record(tmp_path, "gru-1", 130.0, 125.0, 0.5, train=60.0)
+    record(tmp_path, "gru-2", 132.0, 125.0, 0.5, train=60.0)
+    record(tmp_path, "char_rnn-1", 2.0, 4.0, 2.0, train=1.0)
+    rows = list(reproduce.others_table(tmp_path))
+    assert "| `gru` | 60.00 ± 0.00 | 131.00 ± 1.41 | 125.00 ± 0.00 | perplexity | 2 | 0.5 |" in rows
+    assert "| `char_rnn` | 0.00 | 1.00 | 2.00 | bits a character | 1 | 2.0 |" in rows
+    assert "| `peephole` | not run | | | | | |" in rows
+    assert not any("`small`" in row or "`demo`" in row for row in rows)
+
+
 def test_a_readme_without_a_place_for_the_table_is_an_error(tmp_path):
-    with pytest.raises(OSError, match="has no place for the table"):
-        reproduce.with_table("# Nothing here", tmp_path)
+    with pytest.raises(OSError, match="has no place for a table"):
+        reproduce.with_tables("# Nothing here", tmp_path)
 
 
 def test_the_command_trains_averages_and_records(tiny_corpus, tmp_path):
