@@ -64,12 +64,15 @@ def main(argv):
 
 
 def encode_prompt(vocabulary, level):
-    """Returns the ids of the prompt's words; those that the vocabulary lacks are named in a warning, or an error."""
+    """Returns the ids of the prompt's words; what the vocabulary lacks is named in a warning. DataError if it lacks all."""
     *words, _ = reader.tokenize(FLAGS.prompt.split("\n"), level)  # but for the <eos> after the last: its sentence goes on
     tokens = vocabulary.encode(words)
-    unknown = [repr(word) for word in dict.fromkeys(words) if word not in vocabulary.ids]
+    unknown = dict.fromkeys(word for word in words if word not in vocabulary.ids)
+    named = ", ".join(map(repr, unknown))
+    if unknown and set(words) <= {*unknown, reader.EOS}:
+        raise reader.DataError(f"--prompt: none of its words is in the vocabulary ({named}); use words of the training text")
     if unknown:
-        print(f"{sys.argv[0]}: --prompt: not in the vocabulary, read as {reader.UNK}: {', '.join(unknown)}", file=sys.stderr)
+        print(f"{sys.argv[0]}: --prompt: not in the vocabulary, read as {reader.UNK}: {named}", file=sys.stderr)
     return tokens.tolist()
 
 

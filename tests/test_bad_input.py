@@ -57,6 +57,7 @@ def assert_refused(process, code, fragments, folder, before):
 
 TRAIN = ("train.py", "--model=test", "--save_path=new")
 EVALUATE = ("evaluate.py", "run")
+GENERATE = ("generate.py", "run")
 
 USAGE = [
     (("train.py", "--model=huge"), "--model=huge"),
@@ -76,6 +77,25 @@ USAGE = [
     (("evaluate.py", "run", "--average=perhaps"), "--average=perhaps"),
     (("evaluate.py", "run", "--model=small"), "model"),
     (("evaluate.py", "run", "--precision=float8"), "--precision=float8"),
+    (("train.py", "--report_every=-1"), "--report_every"),
+    (("train.py", "--sample_every=often"), "--sample_every=often"),
+    (("generate.py",), "which run?"),
+    (("generate.py", "run", "the", "company"), "unexpected argument 'the'"),
+    (("generate.py", "run", "--length=0"), "--length"),
+    (("generate.py", "run", "--num_samples=-3"), "--num_samples"),
+    (("generate.py", "run", "--seed=-1"), "--seed"),
+    (("generate.py", "run", "--sample=greedy"), "--sample=greedy"),
+    (("generate.py", "run", "--temperature=0"), "--temperature=0"),
+    (("generate.py", "run", "--temperature=nan"), "--temperature=nan"),
+    (("generate.py", "run", "--temperature=cold"), "--temperature=cold"),
+    (("generate.py", "run", "--top_k=0"), "--top_k"),
+    (("generate.py", "run", "--top_p=1.5"), "--top_p=1.5"),
+    (("generate.py", "run", "--top=0"), "--top"),
+    (("gradcheck.py", "--model=huge"), "--model=huge"),
+    (("gradcheck.py", "small"), "unexpected argument 'small'"),
+    (("reproduce.py", "--model=huge"), "--model=huge"),
+    (("reproduce.py", "--seeds=0"), "--seeds"),
+    (("reproduce.py", "small"), "unexpected argument 'small'"),
 ]
 
 
@@ -217,10 +237,20 @@ def test_run_folders_to_evaluate(folder, case):
     assert_refused(processes.run(*EVALUATE, cwd=folder), 1, [fragment], folder, before)
 
 
+@pytest.mark.parametrize("case", ["no run", "newer config", "checkpoints cut off", "vocabulary cut off", "another shape"])
+def test_run_folders_to_generate_from(folder, case):
+    spoil, fragment = RUN_CASES[case]
+    spoil(folder / "run")
+    before = contents(folder)
+    assert_refused(processes.run(*GENERATE, cwd=folder), 1, [fragment], folder, before)
+
+
 OTHER_CASES = {
     "no text": ((*EVALUATE, "--data_path=nowhere"), "nowhere"),
     "empty text": ((*EVALUATE, "--data_path=/dev/null"), "/dev/null"),
     "nowhere to write": ((*EVALUATE, "--per_token=no/such/file.csv"), "no/such/file.csv: No such file or directory"),
+    "no word of the prompt known": ((*GENERATE, "--prompt=zebra yak\nzebra"), "--prompt: none of its words is in the vocabulary"),
+    "a kernel that the cell has not": (("gradcheck.py", "--model=gru", "--rnn_mode=fused"), "--rnn_mode=fused"),
     "no GPU": ((*EVALUATE, "--rnn_mode=cudnn"), "sees no GPU"),
     "save path is a file": ((*TRAIN[:2], "--data_path=data", "--save_path=data/train.txt"), "data/train.txt"),
     "save path below a file": ((*TRAIN[:2], "--data_path=data", "--save_path=data/train.txt/run"), "data/train.txt"),
