@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SEEDS ?= 1
 KILLS ?= 200
+STEPS ?= 20000
 SECONDS ?= 60
 DATA ?=
 
@@ -22,9 +23,10 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# Kills training processes KILLS times and holds their ends against an unbroken run.
+# Kills training processes KILLS times and holds their ends against an unbroken run; then trains for STEPS without growing.
 soak: $(VENV)/installed-dev
 	$(BIN)/python tests/soak.py $(KILLS)
+	$(BIN)/python tests/long_run.py $(STEPS)
 
 # Fuzzes what reads files, each reader for SECONDS; atheris has no wheels for every platform, so it is no requirement.
 fuzz: $(VENV)/installed-dev

@@ -249,7 +249,10 @@ OTHER_CASES = {
     "no text": ((*EVALUATE, "--data_path=nowhere"), "nowhere"),
     "empty text": ((*EVALUATE, "--data_path=/dev/null"), "/dev/null"),
     "nowhere to write": ((*EVALUATE, "--per_token=no/such/file.csv"), "no/such/file.csv: No such file or directory"),
-    "no word of the prompt known": ((*GENERATE, "--prompt=zebra yak\nzebra"), "--prompt: none of its words is in the vocabulary"),
+    "no word of the prompt known": (
+        (*GENERATE, "--prompt=zebra yak\nzebra"),
+        "--prompt: none of its words is in the vocabulary",
+    ),
     "a kernel that the cell has not": (("gradcheck.py", "--model=gru", "--rnn_mode=fused"), "--rnn_mode=fused"),
     "no GPU": ((*EVALUATE, "--rnn_mode=cudnn"), "sees no GPU"),
     "save path is a file": ((*TRAIN[:2], "--data_path=data", "--save_path=data/train.txt"), "data/train.txt"),
