@@ -9,7 +9,7 @@ import tempfile
 
 import atheris
 
-MODULES = ["reader", "trained", "ptb", "gzip", "tarfile", "zipfile"]
+MODULES = ["reader", "textfiles", "trained", "ptb", "gzip", "tarfile", "zipfile"]
 with atheris.instrument_imports(include=MODULES):
     from fuzz import targets
 

@@ -42,6 +42,11 @@ def text(data):
         return reader.read_tokens(path, VOCABULARY)
 
 
+def characters(data):
+    with file_of(data, "text.txt") as path, contextlib.suppress(reader.DataError):
+        return reader.read_corpus(path, level="char", fractions=(0.5, 0.25))
+
+
 def vocabulary(data):
     with file_of(data, "vocabulary.txt") as path, contextlib.suppress(reader.DataError):
         return reader.Vocabulary.load(path)
@@ -81,6 +86,7 @@ def good_checkpoint():
 
 TARGETS = {
     "text": (text, TEXT),
+    "characters": (characters, TEXT * 4),
     "vocabulary": (vocabulary, b"the\n<eos>\n<unk>\n"),
     "archive": (archive, good_archive()),
     "config": (config, CONFIG),

@@ -1,6 +1,7 @@
 """Scores against a straightforward scorer in NumPy, the paper's averaging, and the evaluate.py command."""
 
 import csv
+import dataclasses
 import json
 import math
 import pathlib
@@ -8,8 +9,12 @@ import pathlib
 import numpy as np
 import oracle
 import pytest
+import runs
+from training_runs import begin
 
+import corpora
 import reader
+from configs import SMALL
 from ptb import evaluation
 from ptb.model import LanguageModel
 
@@ -32,6 +37,28 @@ def test_every_prediction_counts_once_whatever_the_window(window):
     score = evaluation.score(evaluation.make_eval_step(scored), scored, windows)
     assert score.tokens == 100
     assert score.perplexity == pytest.approx(math.exp(numpy_losses(scored, TOKENS).mean()), rel=1e-5)
+
+
+def test_small_on_ptb_is_scored_as_numpy_does(ptb_path, command, tmp_path):
+    """The first 2,000 words of the test text, after a hundred steps of training, to 1e-4 in perplexity."""
+    corpus = corpora.load_corpus(ptb_path)
+    config = dataclasses.replace(SMALL, num_epochs=1)
+    learnt = config.batch_size * (100 * config.num_steps + 1)
+    begin(config, corpus._replace(train=corpus.train[:learnt], valid=corpus.valid[:1000]), tmp_path / "run")
+    words = (pathlib.Path(ptb_path) / "ptb.test.txt").read_text().replace("\n", " <eos> ").split()
+    words = words[: words.index("<eos>", 1999) + 1]
+    (tmp_path / "text.txt").write_text(" ".join(words).replace("<eos>", "\n").removesuffix("\n"))
+
+    ids = {word: number for number, word in enumerate((tmp_path / "run" / "vocabulary.txt").read_text().split())}
+    tokens = np.array([ids[word] for word in words])
+    weights = {
+        name.removeprefix("weights/").removeprefix("language_model/"): array
+        for name, array in runs.weights(tmp_path / "run").items()
+    }
+    losses = oracle.language_model_losses(weights, tokens[np.newaxis, :-1], tokens[np.newaxis, 1:], num_layers=2)
+    (record,) = records(command("evaluate.py", tmp_path / "run", f"--data_path={tmp_path / 'text.txt'}", "--json"))
+    assert record["tokens"] == len(words) - 1
+    assert record["perplexity"] == pytest.approx(math.exp(losses.mean()), abs=1e-4)
 
 
 def test_the_average_is_of_probabilities():
@@ -62,7 +89,7 @@ def test_perplexity_of_a_uniform_guess_and_of_the_unbearable():
 
 
 @pytest.fixture(scope="module")
-def runs(command, tiny_corpus, tmp_path_factory):
+def run_folders(command, tiny_corpus, tmp_path_factory):
     """Two runs of the test configuration."""
     folder = tmp_path_factory.mktemp("runs")
     for seed in (1, 2):
@@ -82,21 +109,21 @@ def records(process):
     return [json.loads(line) for line in process.stdout.splitlines()]
 
 
-def test_the_command_scores_runs_and_their_average(command, runs):
-    single = records(command("evaluate.py", *runs, "--json"))
-    assert [(r["run"], r["split"]) for r in single] == [(run, split) for run in runs for split in ("valid", "test")]
-    results = [json.loads(pathlib.Path(run, "result.json").read_text())["test_perplexity"] for run in runs]
+def test_the_command_scores_runs_and_their_average(command, run_folders):
+    single = records(command("evaluate.py", *run_folders, "--json"))
+    assert [(r["run"], r["split"]) for r in single] == [(run, split) for run in run_folders for split in ("valid", "test")]
+    results = [json.loads(pathlib.Path(run, "result.json").read_text())["test_perplexity"] for run in run_folders]
     assert [r["perplexity"] for r in single if r["split"] == "test"] == pytest.approx(results, rel=1e-6)
-    averaged = records(command("evaluate.py", *runs, "--average", "--split=test", "--json"))
+    averaged = records(command("evaluate.py", *run_folders, "--average", "--split=test", "--json"))
     assert [r["run"] for r in averaged] == ["average of 1", "average of 2"]
     assert averaged[0]["perplexity"] == pytest.approx(results[0], rel=1e-6)
     assert averaged[1]["perplexity"] < max(results)
 
 
-def test_the_command_scores_another_file_and_writes_each_word(command, runs, tmp_path):
+def test_the_command_scores_another_file_and_writes_each_word(command, run_folders, tmp_path):
     text = tmp_path / "other.txt"
     text.write_text("the zebra sees the dogs\n")
-    process = command("evaluate.py", runs[0], f"--data_path={text}", f"--per_token={tmp_path / 'words.csv'}")
+    process = command("evaluate.py", run_folders[0], f"--data_path={text}", f"--per_token={tmp_path / 'words.csv'}")
     assert process.returncode == 0, process.stderr
     assert "other.txt" in process.stdout
     assert "1" in process.stderr  # one word unknown, said once
@@ -109,10 +136,10 @@ def test_the_command_scores_another_file_and_writes_each_word(command, runs, tmp
     assert all(int(row["rank"]) >= 1 for row in rows)
 
 
-def test_sentences_on_standard_input(command, runs):
+def test_sentences_on_standard_input(command, run_folders):
     text = "the cat sees the dogs\nthe dogs see\n"
-    fresh = records(command("evaluate.py", runs[0], "--stdin", "--json", "--words", stdin=text))
-    carried = records(command("evaluate.py", runs[0], "--stdin", "--json", "--carry_state", stdin=text))
+    fresh = records(command("evaluate.py", run_folders[0], "--stdin", "--json", "--words", stdin=text))
+    carried = records(command("evaluate.py", run_folders[0], "--stdin", "--json", "--carry_state", stdin=text))
     assert [r["tokens"] for r in fresh] == [6, 4]
     assert fresh[0]["log_probability"] == pytest.approx(sum(p for _, p in fresh[0]["words"]), rel=1e-6)
     assert fresh[0]["log_probability"] == carried[0]["log_probability"]
@@ -135,12 +162,12 @@ def test_a_wrong_command_line_gets_one_line(command, wrong, message):
     assert process.stderr.count("\n") == 1
 
 
-def test_runs_with_different_vocabularies_cannot_be_averaged(command, runs, tmp_path):
+def test_runs_with_different_vocabularies_cannot_be_averaged(command, run_folders, tmp_path):
     for split, lines in (("train", 40), ("valid", 20), ("test", 10)):
         (tmp_path / f"{split}.txt").write_text("another set of words <unk>\n" * lines)
     other = tmp_path / "other"
     assert command("train.py", "--model=test", f"--data_path={tmp_path}", f"--save_path={other}").returncode == 0
-    process = command("evaluate.py", runs[0], other, "--average")
+    process = command("evaluate.py", run_folders[0], other, "--average")
     assert process.returncode == 1
     assert "its vocabulary is not that of" in process.stderr
     assert process.stderr.count("\n") == 1

@@ -8,6 +8,7 @@ import pytest
 import runs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
+from training_runs import RECORDED, begin
 
 import corpora
 import train
@@ -15,10 +16,7 @@ import trained
 from configs import CHAR_RNN, TEST
 from ptb.evaluation import make_eval_step, score
 from ptb.progress import Diverged
-from ptb.run import Run
-from ptb.signals import StopRequest
 
-RECORDED = {"model": "test", "seed": 1, "precision": "float32", "corpus": "", "data_path": None}
 PATIENT = dataclasses.replace(TEST, hidden_size=16, num_epochs=30, patience=3, validate_every=10, learning_rate=0.5)
 
 
@@ -30,16 +28,6 @@ def corpus(tmp_path_factory):
     for split, lines in (("train", 60), ("valid", 60), ("test", 60)):
         (folder / f"{split}.txt").write_text("".join(" ".join(rng.choice(list("abcdefgh"), 9)) + "\n" for _ in range(lines)))
     return corpora.load_corpus(str(folder))
-
-
-def begin(config, corpus, folder, stop=None, **watching):
-    """Trains a configuration in a folder, as train.py does. Returns the model and the progress."""
-    run = Run(folder)
-    run.begin(dataclasses.asdict(config) | RECORDED)
-    corpus.vocabulary.save(run.vocabulary_path)
-    model = config.make_model(len(corpus.vocabulary), seed=1)
-    with StopRequest("") as request:
-        return model, train.train(config, corpus, run, model, {"seed": 1}, stop or request, train.Watching(**watching))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,19 @@
+"""Trainings within the test's own process, where a test looks at the model and the progress."""
+
+import dataclasses
+
+import train
+from ptb.run import Run
+from ptb.signals import StopRequest
+
+RECORDED = {"model": "test", "seed": 1, "precision": "float32", "corpus": "", "data_path": None}
+
+
+def begin(config, corpus, folder, stop=None, **watching):
+    """Trains a configuration in a folder, as train.py does. Returns the model and the progress."""
+    run = Run(folder)
+    run.begin(dataclasses.asdict(config) | RECORDED)
+    corpus.vocabulary.save(run.vocabulary_path)
+    model = config.make_model(len(corpus.vocabulary), seed=1)
+    with StopRequest("") as request:
+        return model, train.train(config, corpus, run, model, {"seed": 1}, stop or request, train.Watching(**watching))
