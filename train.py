@@ -23,7 +23,7 @@ import commands
 import corpora
 import reader
 from configs import CONFIGS, DEFAULTS
-from ptb import devices, grammar, sampling
+from ptb import devices, grammar, replicas, sampling
 from ptb.curves import Curves
 from ptb.evaluation import make_eval_step, perplexity, score
 from ptb.profiling import profiled
@@ -43,6 +43,7 @@ flags.DEFINE_string("save_path", None, "Folder for checkpoints, curves and resul
 flags.DEFINE_integer("seed", 1, "Decides the initial weights and the dropout masks.", lower_bound=0, upper_bound=2**31 - 1)
 flags.DEFINE_enum("rnn_mode", "auto", devices.RNN_MODES, "Which kernel takes the cell through time: see ptb/kernels.py.")
 flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "Of matrix products: see ptb/devices.py.")
+flags.DEFINE_enum("distribute", "none", replicas.STRATEGIES, "Over which devices to share each batch: see docs/scaling.md.")
 flags.DEFINE_float("checkpoint_minutes", 5, "How often to write a checkpoint within an epoch.", lower_bound=0)
 flags.DEFINE_integer("report_every", 0, "Steps from one printed line to the next (0: ten lines an epoch).", lower_bound=0)
 flags.DEFINE_integer("sample_every", 0, "Steps from one sample of text in TensorBoard to the next (0: none).", lower_bound=0)
@@ -77,23 +78,33 @@ def main(argv):
     kernel = devices.choose_kernel(FLAGS.rnn_mode, gpus, config.cell)
     corpus = corpora.load_corpus(FLAGS.data_path, level=config.level, fractions=config.fractions)
     precision = devices.choose_precision(FLAGS.precision, gpus)
-    run = Run(FLAGS.save_path or f"runs/{FLAGS.model}-{FLAGS.seed}")
+    save_path = FLAGS.save_path or f"runs/{FLAGS.model}-{FLAGS.seed}"
+    with replicas.folder_of_this_worker(FLAGS.distribute, save_path) as folder:
+        strategy = replicas.make_strategy(FLAGS.distribute, config.batch_size)
+        with strategy.scope(), replicas.peers_watched():
+            train_in(Run(folder), config, corpus, kernel, precision, strategy)
+
+
+def train_in(run, config, corpus, kernel, precision, strategy):
+    """Does all that is still to be done in a run's folder: training from wherever it is to the end, or nothing."""
     asked = {"model": FLAGS.model, "seed": FLAGS.seed, "precision": FLAGS.precision, "corpus": fingerprint(corpus)}
     asked |= dataclasses.asdict(config) | {"data_path": FLAGS.data_path}
     if run.holds(asked, DEFAULTS) and run.result:
         print(f"{run.path}: finished, test perplexity {run.result['test_perplexity']:.3f}; nothing to do")
         return
     cut_into_windows(corpus, config)  # too short a text is refused before anything is written
-
-    with run.locked(), StopRequest(f"the same command resumes {run.path}") as stop:
+    agree = replicas.make_agreement(strategy) if FLAGS.distribute == "multi_worker" else None
+    with run.locked(), StopRequest(f"the same command resumes {run.path}", agree) as stop:
         run.begin(asked, DEFAULTS)
         with writing(run.vocabulary_path):
             corpus.vocabulary.save(run.vocabulary_path)
-        print(f"Model: {FLAGS.model} Kernel: {kernel} Precision: {precision} Device: {'GPU' if gpus else 'CPU'}")
+        count = strategy.num_replicas_in_sync
+        device = ("GPU" if devices.visible_gpus() else "CPU") + (f" × {count}" if count > 1 else "")
+        print(f"Model: {FLAGS.model} Kernel: {kernel} Precision: {precision} Device: {device}")
         model = config.make_model(
             len(corpus.vocabulary), seed=FLAGS.seed, rnn_mode=kernel, product_dtype=devices.product_dtype(precision)
         )
-        setting = {"precision": precision, "kernel": kernel, "seed": FLAGS.seed}
+        setting = {"precision": precision, "kernel": kernel, "seed": FLAGS.seed, "replicas": count}
         setting |= {"versions": versions(), "git_revision": git_revision()}
         watching = Watching(60 * FLAGS.checkpoint_minutes, FLAGS.report_every, FLAGS.sample_every, FLAGS.profile)
         train_to_the_end = train if FLAGS.on_nonfinite == "stop" else train_with_rewinds
@@ -154,9 +165,11 @@ def train(config, corpus, run, model, setting, stop, watching):
             progress.step += 1
             if is_due(watching.sample_every, progress.step):
                 curves.add("", "sample", progress.step, sample(next_step, model, corpus.vocabulary, config, progress.step))
-            if stop.requested or progress.seconds_since_save() > watching.checkpoint_seconds:
+            stopping = stop.requested
+            if stopping or progress.seconds_since_save() > watching.checkpoint_seconds:
                 progress.save(run)
-                stop.exit_if_requested()
+            if stopping:
+                stop.exit()
 
         progress.save(run)
         progress.history.append(epoch_record(progress, validate()) | setting)

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from ptb import softmax
+from ptb import replicas, softmax
 from ptb.cells import CELLS
 from ptb.kernels import kernel_of
 
@@ -183,7 +183,13 @@ class LanguageModel(keras.Model):
         if self.keep_prob == 1:
             return features
         seed = tf.random.fold_in(seed, index)
-        return tf.nn.experimental.stateless_dropout(features, 1 - self.keep_prob, seed)
+        if replicas.number() == 1:
+            return tf.nn.experimental.stateless_dropout(features, 1 - self.keep_prob, seed)
+        # Each replica draws the masks of the whole batch, so that they do not depend on how many replicas there are.
+        num_steps, rows, size = features.shape
+        ones = tf.ones([num_steps, replicas.number() * rows, size], features.dtype)
+        masks = tf.nn.experimental.stateless_dropout(ones, 1 - self.keep_prob, seed)
+        return features * replicas.own_rows(masks, axis=1)
 
     def _softmax_variables(self):
         return self.softmax_weights.value, self.softmax_bias.value

@@ -6,14 +6,31 @@ import sys
 EXIT_CODES = {signal.SIGTERM: 128 + signal.SIGTERM, signal.SIGINT: 128 + signal.SIGINT}
 
 
-class StopRequest:
-    """Inside a `with`, SIGTERM and Ctrl-C become a request for the training loop to read; a second one ends the process."""
+PERIOD = 10  # questions from one that workers answer together to the next
 
-    def __init__(self, hint):
-        self.requested = False
+
+class StopRequest:
+    """Inside a `with`, SIGTERM and Ctrl-C become a request for the training loop to read; a second one ends the process.
+
+    Workers that train together stop together: every tenth time that the loop asks, `agree(whether this one is to stop)` says
+    whether any is. All have to ask equally often.
+    """
+
+    def __init__(self, hint, agree=None):
         self.hint = hint
+        self.agree = agree
+        self._agreed = False
+        self._asked = 0
         self._signal = None
         self._previous = {}
+
+    @property
+    def requested(self):
+        """Whether to stop now."""
+        if self.agree and not self._agreed:
+            self._asked += 1
+            self._agreed = self._asked % PERIOD == 0 and self.agree(self._signal is not None)
+        return self._agreed if self.agree else self._signal is not None
 
     def __enter__(self):
         self._previous = {number: signal.signal(number, self._request) for number in EXIT_CODES}
@@ -23,19 +40,20 @@ class StopRequest:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def exit_if_requested(self):
+    def exit(self):
         """Exits with 143 after SIGTERM, 130 after Ctrl-C, and says how to go on. To be called when all is saved."""
-        if self.requested:
-            print(f"Stopped by {signal.Signals(self._signal).name}; {self.hint}", flush=True)
-            sys.exit(EXIT_CODES[self._signal])
+        number = self._signal or signal.SIGTERM  # which another worker got
+        print(f"Stopped by {signal.Signals(number).name}; {self.hint}", flush=True)
+        sys.exit(EXIT_CODES[number])
 
     def watch(self, windows):
         """Yields the windows, and exits between two of them as above: for a long piece of work that changes nothing."""
         for window in windows:
-            self.exit_if_requested()
+            if self.requested:
+                self.exit()
             yield window
 
     def _request(self, number, _):
-        self.requested, self._signal = True, number
+        self._signal = number
         for other in EXIT_CODES:
             signal.signal(other, signal.SIG_DFL)

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from ptb import replicas
+
 
 class Sums(NamedTuple):
     """What an epoch adds up, each a float64 scalar that stays on the device until somebody reads it."""
@@ -44,26 +46,35 @@ def make_train_step(model, clip, optimizer=None, objective=PAPER):
     `inputs` and `targets` are int32 `[batch, num_steps]`. By default the loss is summed over time and averaged over the batch,
     so its gradient is `num_steps` times that of the mean per token, which the published learning rates assume. `dropout_seed`
     is int32 `[2]`, the run's seed and the number of the step. Nothing that changes from step to step is traced again. Without
-    an `optimizer` of Keras's the update is plain SGD.
+    an `optimizer` of Keras's the update is plain SGD. Called in the scope of a `tf.distribute.Strategy`, it makes the step
+    that shares its rows among the strategy's replicas.
 
     The gradient of the embedding comes as one row for each input word. `clip.repeats="summed"` adds the rows of a repeated
     word up first, so that the norm is that of the true gradient, as in the paper's Lua code; "apart" takes the norm of the rows
     as they come, as `tf.clip_by_global_norm` does with `tf.IndexedSlices` and so the tutorial.
     """
     update = descend if optimizer is None else keras_update(optimizer, model)
+    strategy = tf.distribute.get_strategy()
 
-    @tf.function(autograph=False)
-    def train_step(inputs, targets, state, sums, learning_rate, dropout_seed):
+    def replica_step(inputs, targets, state, sums, learning_rate, dropout_seed):
+        inputs, targets, state = replicas.own_rows((inputs, targets, state))
         with tf.GradientTape() as tape:
             cost, losses, state = cost_of(model, objective, inputs, targets, state, dropout_seed)
         variables = [variable.value for variable in model.trainable_variables]
-        raw_gradients = tape.gradient(cost, variables)
+        raw_gradients = replicas.mean(tape.gradient(cost, variables))
         gradients = [sum_repeats(g) if isinstance(g, tf.IndexedSlices) else g for g in raw_gradients]
         grad_norm = tf.linalg.global_norm(gradients if clip.repeats == "summed" else raw_gradients)
         gradients, factor, clipped = clipped_to(clip, gradients, grad_norm)
         update(variables, gradients, factor, learning_rate)
-        step = Sums(tf.reduce_sum(losses), tf.size(losses), 1, grad_norm, clipped)
-        return state, Sums(*[total + tf.cast(value, tf.float64) for total, value in zip(sums, step)])
+        loss, tokens = replicas.total(tf.reduce_sum(losses)), replicas.number() * tf.size(losses)
+        step = Sums(loss, tokens, 1, grad_norm, clipped)
+        new_sums = Sums(*[total + tf.cast(value, tf.float64) for total, value in zip(sums, step)])
+        return replicas.whole_batch(state), new_sums
+
+    @tf.function(autograph=False)
+    def train_step(*arguments):
+        results = strategy.run(replica_step, arguments)
+        return tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], results)
 
     return train_step
 
@@ -104,7 +115,7 @@ def sum_repeats(slices):
 
     That keeps the shape: `tf.unique` would make it depend on the data, and the program wait until the GPU has told it.
     """
-    count = slices.indices.shape[0]
+    count = tf.size(slices.indices)
     alike = slices.indices[:, tf.newaxis] == slices.indices[tf.newaxis]
     first = tf.reduce_min(tf.where(alike, tf.range(count), count), axis=-1)
     return tf.IndexedSlices(tf.math.unsorted_segment_sum(slices.values, first, count), slices.indices, slices.dense_shape)
@@ -115,7 +126,7 @@ def descend(variables, gradients, factor, learning_rate):
     rate = factor * learning_rate
     for variable, gradient in zip(variables, gradients):
         if isinstance(gradient, tf.IndexedSlices):
-            variable.scatter_sub(tf.IndexedSlices(rate * gradient.values, gradient.indices))
+            tf.raw_ops.ResourceScatterSub(resource=variable.handle, indices=gradient.indices, updates=rate * gradient.values)
         else:
             tf.raw_ops.ResourceApplyGradientDescent(var=variable.handle, alpha=rate, delta=gradient)
 
@@ -125,7 +136,8 @@ def keras_update(optimizer, model):
     optimizer.build(model.trainable_variables)
 
     def update(variables, gradients, factor, learning_rate):
-        dense = [factor * tf.convert_to_tensor(gradient) for gradient in gradients]
+        share = factor / replicas.number()  # Keras adds up what its replicas bring
+        dense = [share * tf.convert_to_tensor(gradient) for gradient in gradients]
         optimizer.learning_rate.assign(learning_rate)
         optimizer.apply(dense, model.trainable_variables)
 

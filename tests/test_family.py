@@ -79,12 +79,12 @@ class StopAt:
 
     def watch(self, windows):
         for window in windows:
-            self.exit_if_requested()
+            if self.requested:
+                self.exit()
             yield window
 
-    def exit_if_requested(self):
-        if self.requested:
-            raise SystemExit(143)
+    def exit(self):
+        raise SystemExit(143)
 
 
 def test_stopped_anywhere_a_patient_run_ends_as_an_unbroken_one(patient, corpus, tmp_path):

@@ -15,7 +15,7 @@ with StopRequest("resume") as stop:
     while True:
         time.sleep(0.01)
         if stop.requested and {heeds}:
-            stop.exit_if_requested()
+            stop.exit()
         if stop.requested:
             print("requested", flush=True)
 """

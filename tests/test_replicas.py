@@ -1,0 +1,158 @@
+"""One, two and four replicas, devices of one process or processes, end in the same place; none outlives another for long."""
+
+import dataclasses
+import json
+import os
+import signal
+import socket
+import time
+
+import numpy as np
+import processes
+import pytest
+import runs
+import tensorflow as tf
+
+import configs
+
+STEPS = 200
+CONFIG = dataclasses.replace(configs.SMALL, hidden_size=16, batch_size=8, num_steps=5, keep_prob=0.5, num_epochs=1)
+
+
+@dataclasses.dataclass
+class Machine:
+    """Called in a process before train.py: brings in the configuration, and a machine of so many devices in a cluster."""
+
+    devices: int = 1
+    cluster: dict | None = None
+
+    def __call__(self):
+        configs.CONFIGS["shared"] = CONFIG
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * self.devices)
+        if self.cluster:
+            os.environ["TF_CONFIG"] = json.dumps(self.cluster)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    words = [f"w{index}" for index in range(50)]
+    window = CONFIG.batch_size * CONFIG.num_steps
+    for split, count in (("train", STEPS * window + CONFIG.batch_size), ("valid", 3 * window), ("test", 100)):
+        lines = [" ".join(rng.choice(words, 7)) + "\n" for _ in range(count // 8)]
+        (folder / f"{split}.txt").write_text("".join(lines))
+    return folder
+
+
+def start(folder, corpus, save_path, distribute, before, *arguments):
+    folder.mkdir()
+    (folder / "stdin").touch()
+    arguments = [f"--data_path={corpus}", f"--save_path={save_path}", f"--distribute={distribute}", *arguments]
+    return processes.start("train.py", "--model=shared", *arguments, folder=folder, before=before)
+
+
+def start_workers(folder, corpus, save_path, *arguments):
+    """Starts two workers that find each other on the loopback interface."""
+    sockets = [socket.create_server(("localhost", 0)) for _ in range(2)]
+    addresses = [f"localhost:{server.getsockname()[1]}" for server in sockets]
+    for server in sockets:
+        server.close()
+    folder.mkdir(exist_ok=True)
+    clusters = [{"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}} for index in range(2)]
+    return [
+        start(folder / str(index), corpus, save_path, "multi_worker", Machine(cluster=cluster), *arguments)
+        for index, cluster in enumerate(clusters)
+    ]
+
+
+def finish(*started, folder):
+    """Waits for processes that are to succeed."""
+    for process in started:
+        process.join(120)
+        assert process.exitcode == 0, [path.read_text() for path in folder.rglob("stderr")]
+
+
+@pytest.fixture(scope="module")
+def alone(corpus, tmp_path_factory):
+    """The run of one process on one device."""
+    folder = tmp_path_factory.mktemp("alone")
+    finish(start(folder / "process", corpus, folder / "run", "none", Machine()), folder=folder)
+    return folder / "run"
+
+
+def assert_equal_within_rounding(run, alone):
+    reached, expected = runs.weights(run), runs.weights(alone)
+    assert reached.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_allclose(reached[name], array, atol=1e-5 * np.abs(array).max(), rtol=0)
+    (ours,), (theirs,) = runs.history(run), runs.history(alone)
+    for name in ("train_perplexity", "valid_perplexity", "mean_gradient_norm"):
+        assert ours[name] == pytest.approx(theirs[name], rel=1e-5)
+    results = [json.loads((path / "result.json").read_text()) for path in (run, alone)]
+    assert results[0]["test_perplexity"] == pytest.approx(results[1]["test_perplexity"], rel=1e-5)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_devices_of_one_machine_do_what_one_does(count, alone, corpus, tmp_path):
+    finish(start(tmp_path / "process", corpus, tmp_path / "run", "mirrored", Machine(count)), folder=tmp_path)
+    assert f"Device: CPU × {count}" in (tmp_path / "process" / "stdout").read_text()
+    assert (tmp_path / "process" / "stderr").read_text() == ""
+    assert_equal_within_rounding(tmp_path / "run", alone)
+
+
+def test_two_processes_do_what_one_does_and_the_first_keeps_the_run(alone, corpus, tmp_path):
+    finish(*start_workers(tmp_path / "workers", corpus, tmp_path / "run"), folder=tmp_path)
+    assert_equal_within_rounding(tmp_path / "run", alone)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "workers"]
+
+
+def checkpoints(run):
+    return sorted(path.name for path in run.glob("checkpoint-*.npz"))
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_lost_worker_ends_the_other_and_one_process_can_go_on(victim, alone, corpus, tmp_path):
+    run = tmp_path / "run"
+    workers = start_workers(tmp_path / "workers", corpus, run, "--checkpoint_minutes=0")
+    wait_for(lambda: checkpoints(run) and checkpoints(run)[-1] > "checkpoint-000000009.npz")
+    os.kill(workers[victim].pid, signal.SIGKILL)
+    survivor = workers[1 - victim]
+    survivor.join(60)
+    assert survivor.exitcode == 1
+    message = (tmp_path / "workers" / str(1 - victim) / "stderr").read_text()
+    assert "another worker has ended or cannot be reached; start the same command" in message
+    assert message.count("\n") == 1
+    finish(start(tmp_path / "process", corpus, run, "none", Machine()), folder=tmp_path)
+    assert "Resuming" in (tmp_path / "process" / "stdout").read_text()
+    assert_equal_within_rounding(run, alone)
+
+
+def test_a_signal_to_one_worker_stops_both_at_the_same_step_and_both_resume(alone, corpus, tmp_path):
+    run = tmp_path / "run"
+    workers = start_workers(tmp_path / "first", corpus, run, "--checkpoint_minutes=0")
+    wait_for(lambda: checkpoints(run) and checkpoints(run)[-1] > "checkpoint-000000009.npz")
+    os.kill(workers[1].pid, signal.SIGTERM)
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 128 + signal.SIGTERM
+    finish(*start_workers(tmp_path / "second", corpus, run), folder=tmp_path)
+    assert_equal_within_rounding(run, alone)
+
+
+def test_a_batch_that_cannot_be_shared_evenly_is_an_error(corpus, tmp_path):
+    process = start(tmp_path / "process", corpus, tmp_path / "run", "mirrored", Machine(3))
+    process.join(60)
+    assert process.exitcode == 1
+    message = (tmp_path / "process" / "stderr").read_text()
+    assert "--distribute=mirrored: a batch of 8 does not divide by 3 replicas" in message
+    assert message.count("\n") == 1
+    assert not (tmp_path / "run").exists()
