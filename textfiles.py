@@ -12,7 +12,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import count, islice
 from typing import BinaryIO
 
 import numpy as np
@@ -25,6 +25,7 @@ MAX_LINE_BYTES = 1 << 20
 MAX_MEMBER_BYTES = 64 << 20  # ptb.train.txt, the largest text of simple-examples.tgz, has 5 MB
 MAX_ARCHIVE_BYTES = 512 << 20  # unpacked; packed, simple-examples.tgz has 34 MB
 MAX_MEMBERS = 10_000
+LARGE_BYTES = 256 << 20  # a text of more is not held in memory: see tokenfiles.py
 
 
 class DataError(ValueError):
@@ -47,11 +48,23 @@ def read_texts(path: str | os.PathLike, fractions: tuple[float, float]) -> dict[
 
 def _folder(path: str) -> dict[str, list[str]]:
     """The lines of train, valid and test, by file."""
+    return {file: read_file(file) for file in files_in(path)}
+
+
+def large_files(path: str | os.PathLike) -> list[str]:
+    """The files of train, valid and test in a folder, if one of them is too large for memory; else none."""
+    path = os.path.expanduser(path)
+    files = files_in(path) if os.path.isdir(path) else []
+    return files if any(os.path.getsize(file) > LARGE_BYTES for file in files) else []
+
+
+def files_in(path: str) -> list[str]:
+    """The files of train, valid and test in a folder."""
     for folder in (path, os.path.join(path, "data")):
         for names in FILE_NAMES:
             files = [os.path.join(folder, name) for name in names]
             if all(map(os.path.exists, files)):
-                return {file: read_file(file) for file in files}
+                return files
     raise DataError(f"{path}: {WANTED} itself or in data/; put them there, or pass the folder that holds them")
 
 
@@ -145,15 +158,21 @@ def _read_text(stream: BinaryIO, name: str) -> list[str]:
 
 def read_lines(stream: BinaryIO, name: str | os.PathLike) -> list[str]:
     """The lines, each with its newline: "\\n" alone ends one. Raises DataError for what is not UTF-8 text."""
-    lines = []
-    while line := stream.readline(MAX_LINE_BYTES + 1):
-        place = f"{name}: line {len(lines) + 1}"
+    return list(iterate_lines(stream, name))
+
+
+def iterate_lines(stream: BinaryIO, name: str | os.PathLike) -> Iterator[str]:
+    """The same, line by line."""
+    for number in count(1):
+        line = stream.readline(MAX_LINE_BYTES + 1)
+        if not line:
+            return
+        place = f"{name}: line {number}"
         if len(line) > MAX_LINE_BYTES:
             raise DataError(f"{place} has over {MAX_LINE_BYTES:,} bytes; break the text into lines, one a sentence")
         if b"\0" in line:
             raise DataError(f"{place} holds a zero byte, so this is a binary file; give plain text in UTF-8")
         try:
-            lines.append(line.decode("utf-8"))
+            yield line.decode("utf-8")
         except UnicodeDecodeError as error:
             raise DataError(f"{place} is not UTF-8 ({error.reason}); convert the file to UTF-8") from None
-    return lines

@@ -288,7 +288,7 @@ def fingerprint(corpus):
     """Returns a short hash of the three texts, by which a resumed run knows its own."""
     texts = hashlib.sha256()
     for tokens in (corpus.train, corpus.valid, corpus.test):
-        texts.update(tokens.tobytes())
+        texts.update(np.ascontiguousarray(tokens))
     return texts.hexdigest()[:16]
 
 
