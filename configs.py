@@ -42,6 +42,7 @@ class Config:
     train_fraction: float = 0.9  # of a text that comes as one file
     valid_fraction: float = 0.05  # the rest is the test
     reduction: str = "sum"  # of the losses over time; or "mean"
+    softmax_samples: int = 0  # words that the softmax is estimated from in training; 0: all. Evaluation is always exact
     softmax_l2: float = 0.0  # times the sum of the squared softmax weights is added to the loss
     clip: str = "norm"  # to max_grad_norm; "unit": made equal to it; "element": each element in ± max_grad_norm
     optimizer: str = "sgd"  # or one of OPTIMIZERS
@@ -93,7 +94,7 @@ class Config:
 
     def objective(self):
         """Returns what a training step descends on."""
-        return Objective(self.reduction, self.softmax_l2, self.num_steps if self.overlap else None)
+        return Objective(self.reduction, self.softmax_l2, self.num_steps if self.overlap else None, self.softmax_samples)
 
     def gradient_clip(self):
         """Returns what a gradient may be at most."""

@@ -17,19 +17,21 @@ from benchmarks.workload import Workload
 from configs import CONFIGS
 from ptb import devices
 
+VOCAB_SIZE = 10_000
+GROWTH = {
+    "hidden_size": (100, 200, 400, 800, 1600),
+    "vocab_size": (10_000, 50_000, 250_000, 800_000),
+    "batch_size": (5, 20, 80, 320),
+}
+
 flags.DEFINE_enum("model", "small", list(CONFIGS), "Shape to start from: see configs.py.")
 flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "Of matrix products: see ptb/devices.py.")
 flags.DEFINE_integer("rounds", 5, "How often each shape is timed.", lower_bound=1)
 flags.DEFINE_integer("steps", 5, "Training steps each time.", lower_bound=1)
+flags.DEFINE_multi_enum("dimension", list(GROWTH), list(GROWTH), "What grows.")
+flags.DEFINE_integer("softmax_samples", 0, "Estimate the softmax from this many words: see configs.py.", lower_bound=0)
 flags.DEFINE_string("json", None, "File to write the record to.")
 FLAGS = flags.FLAGS
-
-VOCAB_SIZE = 10_000
-GROWTH = {
-    "hidden_size": (100, 200, 400, 800, 1600),
-    "vocab_size": (2_500, 10_000, 40_000, 160_000),
-    "batch_size": (5, 20, 80, 320),
-}
 
 
 def main(argv):
@@ -37,10 +39,16 @@ def main(argv):
         raise flags.Error(f"unexpected argument {argv[1]!r}: flags begin with --, see --helpshort")
     precision = devices.choose_precision(FLAGS.precision, devices.visible_gpus())
     start = Workload.of(CONFIGS[FLAGS.model], VOCAB_SIZE)
-    record = {"machine": describe_machine(), "model": FLAGS.model, "precision": precision, "shapes": []}
+    record = {
+        "machine": describe_machine(),
+        "model": FLAGS.model,
+        "precision": precision,
+        "softmax_samples": FLAGS.softmax_samples,
+        "shapes": [],
+    }
     print(f"{'':24}{'ms/step':>9}{'words/s':>9}{'Gflop/s':>9}{'peak MiB':>10}")
-    for dimension, sizes in GROWTH.items():
-        for size in sizes:
+    for dimension in FLAGS.dimension:
+        for size in GROWTH[dimension]:
             measured = measure(dataclasses.replace(start, **{dimension: size}), precision)
             record["shapes"].append({dimension: size} | measured)
             print(
@@ -54,7 +62,7 @@ def main(argv):
 
 def measure(workload, precision):
     """Returns the median seconds of a step of this shape, what follows from them, and the peak memory of its process."""
-    options = {"rnn_mode": "auto"}
+    options = {"rnn_mode": "auto", "softmax_samples": FLAGS.softmax_samples}
     worker = Worker(
         sys.executable, dict(os.environ), module="peers.ours", workload=dataclasses.asdict(workload), precision=precision,
         options=options,

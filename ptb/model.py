@@ -160,6 +160,13 @@ class LanguageModel(keras.Model):
         losses = softmax.cross_entropy(rows, *self._softmax_variables(), labels, self.product_dtype)
         return tf.transpose(tf.reshape(losses, tf.shape(features)[:2]))
 
+    def sampled_cross_entropy(self, features, targets, num_samples, seed):
+        """Returns an estimate of the same from `num_samples` words, for training with a large vocabulary."""
+        rows = tf.reshape(features, [-1, features.shape[-1]])
+        labels = tf.reshape(tf.transpose(targets), [-1])
+        losses = softmax.sampled_cross_entropy(rows, *self._softmax_variables(), labels, num_samples, seed)
+        return tf.transpose(tf.reshape(losses, tf.shape(features)[:2]))
+
     def features(self, inputs, state, training=False, dropout_seed=None):
         """Returns what the softmax sees, `[num_steps, batch, hidden]`, and the state after the last step.
 

@@ -1,5 +1,7 @@
 """The softmax over the vocabulary and its cross-entropy: most of all arithmetic, so with a gradient of its own."""
 
+import math
+
 import tensorflow as tf
 
 from ptb.kernels import product
@@ -40,3 +42,37 @@ def cross_entropy(features, weights, bias, targets, product_dtype):
         return losses, gradient
 
     return run(features, weights, bias)
+
+
+def sampled_cross_entropy(features, weights, bias, targets, num_samples, seed):
+    """Estimates `cross_entropy` from the target and a set of words, the same for all rows, drawn from a seed, int32 `[2]`.
+
+    The set is that of `num_samples` draws. Each row's softmax is over its target and the set, each score less the log of the
+    probability that the word is in such a set (Jean et al. 2015, "On Using Very Large Target Vocabulary"; so does
+    `tf.nn.sampled_softmax_loss`, whose own draws do not follow from a seed that changes from step to step). So a step touches
+    few rows of the weights, however many there are.
+    """
+    vocab_size = weights.shape[0]
+
+    def corrected(scores, words):
+        in_one_draw = tf.math.log1p(1 / (tf.cast(words, scores.dtype) + 1)) / math.log(vocab_size + 1)
+        in_the_set = -tf.math.expm1(num_samples * tf.math.log1p(-in_one_draw))
+        return scores + tf.gather(bias, words) - tf.math.log(in_the_set)
+
+    words = tf.sort(zipf_draws(num_samples, vocab_size, seed))
+    is_repeat = tf.concat([[False], words[1:] == words[:-1]], 0)
+    target_scores = corrected(tf.reduce_sum(features * tf.gather(weights, targets), -1), targets)
+    word_scores = corrected(tf.matmul(features, tf.gather(weights, words), transpose_b=True), words)
+    word_scores = tf.where(is_repeat | (words == targets[:, tf.newaxis]), word_scores.dtype.min, word_scores)
+    scores = tf.concat([target_scores[:, tf.newaxis], word_scores], -1)
+    return tf.reduce_logsumexp(scores, -1) - target_scores
+
+
+def zipf_draws(count, vocab_size, seed):
+    """Returns `count` ids below `vocab_size`, int32, each k with probability log((k + 2) / (k + 1)) / log(vocab_size + 1).
+
+    Ids are in order of descending frequency, which this follows by Zipf's law.
+    """
+    uniform = tf.random.stateless_uniform([count], seed, dtype=tf.float64)
+    words = tf.cast(tf.exp(uniform * math.log(vocab_size + 1)), tf.int32) - 1
+    return tf.minimum(words, vocab_size - 1)  # where exp has rounded up

@@ -27,6 +27,7 @@ class Objective(NamedTuple):
     reduction: str = "sum"  # over time, and averaged over the batch; "mean" is that of all losses
     softmax_l2: float = 0.0  # times the sum of the squared softmax weights
     num_steps: int | None = None  # how many of a window's last losses count; None: all
+    softmax_samples: int = 0  # words that the softmax is estimated from; 0: all
 
 
 class Clip(NamedTuple):
@@ -92,7 +93,11 @@ def cost_of(model, objective, inputs, targets, state, dropout_seed):
         other_masks = tf.random.fold_in(dropout_seed, len(model.recurrent_layers) + 1)  # the layers fold in what is below
         rest, _ = model.features(inputs[:, count:], state, training=True, dropout_seed=other_masks)
         features = tf.concat([features, rest], 0)[-count:]
-    losses = model.cross_entropy(features, targets[:, -count:])
+    if objective.softmax_samples:
+        seed = tf.random.fold_in(dropout_seed, len(model.recurrent_layers) + 2)
+        losses = model.sampled_cross_entropy(features, targets[:, -count:], objective.softmax_samples, seed)
+    else:
+        losses = model.cross_entropy(features, targets[:, -count:])
     cost = tf.reduce_sum(losses) / losses.shape[0] if objective.reduction == "sum" else tf.reduce_mean(losses)
     if objective.softmax_l2:
         cost += objective.softmax_l2 * tf.reduce_sum(tf.square(model.softmax_weights.value))
@@ -116,8 +121,11 @@ def sum_repeats(slices):
     That keeps the shape: `tf.unique` would make it depend on the data, and the program wait until the GPU has told it.
     """
     count = tf.size(slices.indices)
-    alike = slices.indices[:, tf.newaxis] == slices.indices[tf.newaxis]
-    first = tf.reduce_min(tf.where(alike, tf.range(count), count), axis=-1)
+    order = tf.argsort(slices.indices, stable=True)
+    rows = tf.gather(slices.indices, order)
+    group = tf.cumsum(tf.cast(tf.concat([[False], rows[1:] != rows[:-1]], 0), tf.int32))
+    first_of_group = tf.math.unsorted_segment_min(order, group, count)
+    first = tf.scatter_nd(order[:, tf.newaxis], tf.gather(first_of_group, group), [count])
     return tf.IndexedSlices(tf.math.unsorted_segment_sum(slices.values, first, count), slices.indices, slices.dense_shape)
 
 

@@ -39,3 +39,38 @@ def test_losses_stay_right_where_probabilities_round_to_zero(scale):
         assert wanted.max() > 1000  # exp(-1000) is no float32
     losses = softmax.cross_entropy(features, weights, bias, targets, tf.float32)
     np.testing.assert_allclose(losses, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_sampled_losses_by_hand():
+    """A softmax among the target and the set drawn, each score less the log of the probability of being in such a set."""
+    arguments, targets = case()
+    features, weights, bias = [tensor.numpy() for tensor in arguments]
+    words = set(softmax.zipf_draws(6, VOCAB, [3, 4]).numpy())
+    assert 1 < len(words) < 6
+    frequency = np.log((np.arange(VOCAB) + 2) / (np.arange(VOCAB) + 1)) / np.log(VOCAB + 1)
+    scores = features @ weights.T + bias - np.log(1 - (1 - frequency) ** 6)
+    wanted = []
+    for row, target in zip(scores, targets):
+        candidates = row[[target, *(words - {target})]]
+        wanted.append(np.log(np.exp(candidates).sum()) - row[target])
+    np.testing.assert_allclose(softmax.sampled_cross_entropy(*arguments, targets, 6, tf.constant([3, 4])), wanted, rtol=1e-9)
+
+
+def test_draws_follow_the_seed_and_the_distribution():
+    words = softmax.zipf_draws(100_000, VOCAB, [1, 2]).numpy()
+    np.testing.assert_array_equal(words, softmax.zipf_draws(100_000, VOCAB, [1, 2]))
+    assert (words != softmax.zipf_draws(100_000, VOCAB, [1, 3]).numpy()).mean() > 0.5
+    frequency = np.log((np.arange(VOCAB) + 2) / (np.arange(VOCAB) + 1)) / np.log(VOCAB + 1)
+    np.testing.assert_allclose(np.bincount(words, minlength=VOCAB) / len(words), frequency, atol=0.005)
+
+
+def test_many_samples_are_the_whole_softmax_and_its_gradient_is_sparse():
+    arguments, targets = case()
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(arguments)
+        exact = tf.reduce_sum(softmax.cross_entropy(*arguments, targets, tf.float64))
+        estimate = tf.reduce_sum(softmax.sampled_cross_entropy(*arguments, targets, 2_000, tf.constant([1, 2])))
+    assert float(estimate) == pytest.approx(float(exact), rel=1e-9)
+    for true, estimated in zip(tape.gradient(exact, arguments), tape.gradient(estimate, arguments)):
+        np.testing.assert_allclose(tf.convert_to_tensor(estimated), true, atol=1e-9)
+    assert isinstance(tape.gradient(estimate, arguments[1]), tf.IndexedSlices)

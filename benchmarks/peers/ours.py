@@ -5,17 +5,19 @@ import numpy as np
 from benchmarks.peers.tensorflow_trainer import TensorFlowTrainer
 from ptb import devices
 from ptb.model import LanguageModel
-from ptb.training import Clip, Sums, make_train_step
+from ptb.training import Clip, Objective, Sums, make_train_step
 
 
 class Trainer(TensorFlowTrainer):
-    def __init__(self, workload, precision, rnn_mode):
+    def __init__(self, workload, precision, rnn_mode, softmax_samples=0):
         super().__init__(workload, precision)
         kernel = devices.choose_kernel(rnn_mode, self.gpus)
         model = LanguageModel(workload.vocab_size, workload.hidden_size, workload.num_layers, keep_prob=workload.keep_prob,
                               init_scale=workload.init_scale, rnn_mode=kernel,
                               product_dtype=devices.product_dtype(precision))  # fmt: skip
-        self.train_step = make_train_step(model, Clip(workload.max_grad_norm))
+        self.train_step = make_train_step(
+            model, Clip(workload.max_grad_norm), objective=Objective(softmax_samples=softmax_samples)
+        )
         self.state, self.sums, self.step = model.initial_state(workload.batch_size), Sums.zero(), 0
         self.learning_rate = np.float32(workload.learning_rate)
         self.description["kernel"] = kernel
