@@ -179,6 +179,9 @@ SMALL_LUA_DECAY = dataclasses.replace(SMALL, decay_convention="lua")
 SMALL_REPEATS_APART = dataclasses.replace(SMALL, norm_of_repeats="apart")
 SMALL_LUA_DECAY_REPEATS_APART = dataclasses.replace(SMALL_LUA_DECAY, norm_of_repeats="apart")
 
+# What an estimate of the softmax costs, which a vocabulary of 10,000 words does not need yet.
+SMALL_SAMPLED = dataclasses.replace(SMALL, softmax_samples=1000)
+
 # The older systems that taught people recurrent language models, each as it was by default. None has a published row for PTB.
 
 # The three-layer PyTorch net: one layer of 150, the mean loss, the gradient made as long as 1.
@@ -241,6 +244,7 @@ CONFIGS = {
     "small_lua_decay": SMALL_LUA_DECAY,
     "small_repeats_apart": SMALL_REPEATS_APART,
     "small_lua_decay_repeats_apart": SMALL_LUA_DECAY_REPEATS_APART,
+    "small_sampled": SMALL_SAMPLED,
     "lstm150": LSTM150,
     "rnn150": RNN150,
     "char_rnn": CHAR_RNN,
