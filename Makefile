@@ -7,8 +7,9 @@ KILLS ?= 200
 STEPS ?= 20000
 SECONDS ?= 60
 DATA ?=
+CHECK_GPU := import sys; from ptb import devices; sys.exit(None if devices.visible_gpus() else 'TensorFlow sees no GPU: docs/gpu.md')
 
-.PHONY: demo test test-slow lint soak fuzz test-gpu bench bench-gpu clean
+.PHONY: demo test test-slow lint soak fuzz gpu test-gpu bench bench-gpu clean
 
 demo: $(VENV)/installed
 	$(BIN)/python train.py --model=demo --data_path=demo --save_path=runs/demo
@@ -35,16 +36,20 @@ fuzz: $(VENV)/installed-dev
 		$(BIN)/python -m fuzz.run $$target -max_total_time=$(SECONDS) -rss_limit_mb=4096 || exit 1; \
 	done
 
+# All that there is to do on a machine with a GPU; the last of it goes on where it was stopped.
+gpu: test-gpu bench-gpu reproduce-large
+
 # Fails where TensorFlow sees no GPU: elsewhere the tests of cuDNN are skipped.
 test-gpu: $(VENV)/installed-dev
-	$(BIN)/python -c "from ptb import devices; devices.choose_kernel('cudnn', devices.visible_gpus())"
-	$(BIN)/python -m pytest tests/test_kernels.py tests/test_softmax.py tests/test_model.py tests/test_training.py
+	$(BIN)/python -c "$(CHECK_GPU)"
+	$(BIN)/python -m pytest tests/test_kernels.py tests/test_cells.py tests/test_exchange.py tests/test_softmax.py \
+		tests/test_model.py tests/test_training.py tests/test_evaluate.py
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks.train_step --json=train_step.json
 
 bench-gpu: $(VENV)/installed-bench
-	$(BIN)/python -c "from ptb import devices; devices.choose_kernel('cudnn', devices.visible_gpus())"
+	$(BIN)/python -c "$(CHECK_GPU)"
 	$(BIN)/python -m benchmarks.train_step --json=train_step_gpu.json
 	for model in small medium large; do $(BIN)/python -m benchmarks.phases --model=$$model --json=phases_$$model.json; done
 

@@ -2,9 +2,8 @@
 
 import os
 import pathlib
-import subprocess
-import sys
 
+import processes
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -21,18 +20,10 @@ def ptb_path():
 
 @pytest.fixture(scope="session")
 def command():
-    """Returns `command("train.py", "--model=test", …, stdin=…)`, which runs it as a user would."""
+    """Returns `command("train.py", "--model=test", …, stdin=…)`, which runs it in a process of its own, as a user would."""
 
-    def run(script, *arguments, stdin=None, **options):
-        return subprocess.run(
-            [sys.executable, str(ROOT / script), *map(str, arguments)],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-            **options,
-        )
+    def run(script, *arguments, stdin="", **options):
+        return processes.run(script, *arguments, stdin=stdin.encode(), **options)
 
     return run
 

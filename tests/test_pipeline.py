@@ -5,14 +5,12 @@ import math
 
 import ngram
 import pytest
+from training_runs import begin
 
 import corpora
 import reader
-import train
 from configs import DEMO
 from ptb import evaluation, grammar
-from ptb.run import Run
-from ptb.signals import StopRequest
 
 FLOOR = math.exp(grammar.entropy_per_token())
 
@@ -24,11 +22,7 @@ def corpus():
 
 def perplexity_after(config, corpus, folder):
     """Trains a model as train.py does. Returns its perplexity on the test text."""
-    run = Run(folder)
-    run.begin(dataclasses.asdict(config))
-    model = config.make_model(len(corpus.vocabulary), seed=1)
-    with StopRequest("") as stop:
-        train.train(config, corpus, run, model, {"seed": 1}, stop, train.Watching())
+    model, _ = begin(config, corpus, folder)
     windows = reader.windows(corpus.test, 1, 500, drop_remainder=False)
     return evaluation.score(evaluation.make_eval_step(model), model, windows).perplexity
 
