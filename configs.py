@@ -51,6 +51,10 @@ class Config:
     patience: int = 0  # stop after so many validations without a new best, and take the best weights
     explosion: float = 0.0  # stop where the loss is so many times the first
 
+    def __post_init__(self):
+        if self.softmax_samples and self.norm_of_repeats == "apart":
+            raise ValueError("the norm of repeats apart would count the sampled words once for each replica; use summed")
+
     @property
     def fractions(self):
         """What train and valid have of a text that comes as one file."""

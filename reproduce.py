@@ -70,7 +70,7 @@ def main(argv):
         raise flags.Error(f"unexpected argument {argv[1]!r}: flags begin with --, see --helpshort")
     if FLAGS.model:
         paths = [train(FLAGS.model, seed) for seed in range(1, FLAGS.seeds + 1)]
-        if len(paths) > 1:
+        if len(paths) > 1 and FLAGS.model not in OTHERS:
             average(FLAGS.model, paths)
     README.write_text(with_tables(README.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
     print(f"{README.name}: tables rewritten")

@@ -140,10 +140,11 @@ def read_file(path: str) -> list[str]:
 @contextmanager
 def opened(path: str | os.PathLike) -> Iterator[BinaryIO]:
     try:
-        with open(path, "rb") as file:
-            yield file
+        file = open(path, "rb")  # noqa: SIM115 -- what goes wrong within the `with` is not to be taken for this
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
+    with file:
+        yield file
 
 
 def _read_text(stream: BinaryIO, name: str) -> list[str]:
@@ -164,7 +165,10 @@ def read_lines(stream: BinaryIO, name: str | os.PathLike) -> list[str]:
 def iterate_lines(stream: BinaryIO, name: str | os.PathLike) -> Iterator[str]:
     """The same, line by line."""
     for number in count(1):
-        line = stream.readline(MAX_LINE_BYTES + 1)
+        try:
+            line = stream.readline(MAX_LINE_BYTES + 1)
+        except OSError as error:
+            raise DataError(f"{name}: cannot be read ({error.strerror}); check the path and the disk") from None
         if not line:
             return
         place = f"{name}: line {number}"

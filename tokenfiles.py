@@ -1,14 +1,16 @@
 """Texts too large for memory: their token ids, in a file beside each text, memory-mapped.
 
-A text is read once, line by line. It leaves `train.txt.<key>.ids`, int32 after int32, `train.txt.<key>.words`, the vocabulary
-of these ids, and `train.txt.<key>.json`, which says what they were made of, with a checksum of both; the key stands for the
-level of the tokens and for the vocabulary asked for. What no longer fits is made anew.
+A text is read once, line by line. It leaves `train.txt.<key>.ids`, int32 after int32, and `train.txt.<key>.words`, the
+vocabulary of these ids; the key stands for that vocabulary and for the level of the tokens. `train.txt.<key>.json` says what
+they were made of, with a checksum of both, `train.txt.<level>.json` the same of a text read without a vocabulary. What no
+longer fits is made anew; whatever lies beside a text can be deleted.
 """
 
 import hashlib
 import json
 import os
 import reprlib
+import tempfile
 import zlib
 from array import array
 from collections.abc import Sequence
@@ -28,7 +30,7 @@ logger = getLogger(__name__)
 def read_corpus(files: Sequence[str], vocabulary: Vocabulary | None = None, level: str = "word") -> Corpus:
     """The corpus of the files of train, valid and test, as `reader.read_corpus` gives it, in memory-mapped arrays.
 
-    DataError as there, and where the files beside the texts cannot be written.
+    DataError as there, and where nothing can be written beside the texts.
     """
     texts = []
     for file in files:
@@ -41,62 +43,72 @@ def read_corpus(files: Sequence[str], vocabulary: Vocabulary | None = None, leve
 
 def read_ids(path: str, vocabulary: Vocabulary | None = None, level: str = "word") -> tuple[Vocabulary, np.ndarray]:
     """The ids of a text, int32 `[N]`, memory-mapped, in the vocabulary given or else in the text's own."""
-    asked = hashlib.sha256(f"{level}\n".encode())
-    asked.update("\n".join(vocabulary.words if vocabulary else ()).encode())
-    ids_path, words_path, json_path = (f"{path}.{asked.hexdigest()[:8]}.{ending}" for ending in ("ids", "words", "json"))
+    if vocabulary and EOS not in vocabulary.ids:
+        raise DataError(f"{path}: the vocabulary to read with has no {EOS}; use that of a trained model")
     with opened(path) as file:
         status = os.stat(file.fileno())
     source = {"bytes": status.st_size, "modified": status.st_mtime_ns}
+    asked = _key(vocabulary, level) if vocabulary else level
     try:
-        record = json.loads(Path(json_path).read_bytes())
-        ids = np.memmap(ids_path, np.int32, "r")
-        if record == {"source": source, "crc32": _checksum(ids, words_path)}:
-            return Vocabulary.load(words_path), ids
+        record = json.loads(Path(f"{path}.{asked}.json").read_bytes())
+        made = f"{path}.{record['key']}"
+        if record == {"key": record["key"], "source": source, "crc32": _checksum(made)}:
+            return Vocabulary.load(f"{made}.words"), _mapped(f"{made}.ids")
     except (OSError, ValueError, LookupError, TypeError):  # the first time, or damaged
         pass
     try:
-        vocabulary, unknown = _write_ids(path, f"{ids_path}.{os.getpid()}", vocabulary, level)
-        os.replace(f"{ids_path}.{os.getpid()}", ids_path)
-        vocabulary.save(words_path)
-        ids = np.memmap(ids_path, np.int32, "r")
-        Path(json_path).write_text(json.dumps({"source": source, "crc32": _checksum(ids, words_path)}))
+        return _make(path, source, vocabulary, level)
     except OSError as error:
         raise DataError(
-            f"{ids_path}: cannot be written ({error.strerror}); so large a text needs room beside it for its ids, "
+            f"{path}: nothing can be written beside it ({error.strerror}); so large a text needs room there for its ids, "
             "4 bytes a token: make room, or move it to a folder that can be written to"
         ) from None
-    finally:
-        Path(f"{ids_path}.{os.getpid()}").unlink(missing_ok=True)
-    if unknown:
-        logger.warning("%ss outside the vocabulary, read as %s: %s in %s", level, UNK, f"{unknown:,}", path)
-    return vocabulary, ids
+
+
+def _make(path, source, vocabulary, level):
+    """Returns the vocabulary and the ids, and leaves them beside the text; processes that do so at once do not meet."""
+    folder = os.path.dirname(os.path.abspath(path))
+    with tempfile.TemporaryDirectory(prefix=".ids-", dir=folder) as aside:
+        known = _write_ids(path, f"{aside}/new.ids", vocabulary, level)
+        own = vocabulary is None
+        if own:
+            vocabulary = _renumber(_mapped(f"{aside}/new.ids", "r+"), list(known))
+        vocabulary.save(f"{aside}/new.words")
+        made = f"{path}.{_key(vocabulary, level)}"
+        record = {"key": _key(vocabulary, level), "source": source, "crc32": _checksum(f"{aside}/new")}
+        for ending in ("ids", "words"):
+            os.replace(f"{aside}/new.{ending}", f"{made}.{ending}")
+        for name in (made, f"{path}.{level}") if own else (made,):
+            Path(f"{aside}/new.json").write_text(json.dumps(record))
+            os.replace(f"{aside}/new.json", f"{name}.json")
+    if known.unknown:
+        logger.warning("%ss outside the vocabulary, read as %s: %s in %s", level, UNK, f"{known.unknown:,}", path)
+    return vocabulary, _mapped(f"{made}.ids")
 
 
 def _write_ids(path, ids_path, vocabulary, level):
-    """Returns the vocabulary of the ids written, and how many words were outside the one that was given."""
+    """Writes the ids, without a vocabulary by first appearance. Returns the ids of all words."""
     known = _Known(vocabulary)
-    waiting = array("i")
+    waiting, has_words = array("i"), False
     with opened(path) as text, open(ids_path, "wb") as file:
-        for known.line, line in enumerate(iterate_lines(text, path), 1):
+        for number, line in enumerate(iterate_lines(text, path), 1):
+            tokens = split_line(line.removeprefix("\ufeff") if number == 1 else line, level)
+            has_words = has_words or bool(line.split())
             try:
-                waiting.extend(map(known.__getitem__, split_line(line.removeprefix("\ufeff"), level)))
-                waiting.append(known[EOS])
+                waiting.extend(map(known.__getitem__, tokens))
             except KeyError as error:
                 raise DataError(
-                    f"{path}: has {reprlib.repr(error.args[0])} in line {known.line}, which the vocabulary lacks, and the "
+                    f"{path}: has {reprlib.repr(error.args[0])} in line {number}, which the vocabulary lacks, and the "
                     f"vocabulary has no {UNK} for it; write {UNK} for rare words in every split, or take them out"
                 ) from None
+            waiting.append(known[EOS])
             if len(waiting) >= CHUNK:
                 waiting.tofile(file)
                 del waiting[:]
         waiting.tofile(file)
-    if len(known) < 2 and vocabulary is None or not os.path.getsize(ids_path):
+    if not has_words:
         raise DataError(f"{path}: holds no words; give it a text with one sentence a line")
-    ids = np.memmap(ids_path, np.int32, "r+")
-    if vocabulary is None:
-        vocabulary = _renumber(ids, list(known))
-    ids.flush()
-    return vocabulary, known.unknown
+    return known
 
 
 class _Known(dict):
@@ -124,14 +136,23 @@ def _renumber(ids, words):
     new_ids[order] = np.arange(len(words))
     for chunk in _chunks(ids):
         chunk[:] = new_ids[chunk]
+    ids.flush()
     return Vocabulary(tuple(words[index] for index in order))
 
 
-def _checksum(ids, words_path):
-    checksum = zlib.crc32(Path(words_path).read_bytes())
-    for chunk in _chunks(ids):
+def _key(vocabulary, level):
+    return hashlib.sha256("\n".join([level, *vocabulary.words]).encode()).hexdigest()[:8]
+
+
+def _checksum(made):
+    checksum = zlib.crc32(Path(f"{made}.words").read_bytes())
+    for chunk in _chunks(_mapped(f"{made}.ids")):
         checksum = zlib.crc32(chunk, checksum)
     return checksum
+
+
+def _mapped(path, mode="r"):
+    return np.memmap(path, np.int32, mode)
 
 
 def _chunks(ids):

@@ -28,7 +28,7 @@ from ptb.curves import Curves
 from ptb.evaluation import make_eval_step, perplexity, score
 from ptb.profiling import profiled
 from ptb.progress import Diverged, Progress, learnt_variables, rewind
-from ptb.run import Run, writing
+from ptb.run import Run
 from ptb.signals import StopRequest
 from ptb.training import Sums, make_train_step
 
@@ -73,19 +73,20 @@ class Watching(NamedTuple):
 def main(argv):
     if len(argv) > 1:
         raise flags.Error(f"unexpected argument {argv[1]!r}: flags begin with --, see --helpshort")
+    if FLAGS.distribute == "multi_worker" and FLAGS.on_nonfinite == "rewind":
+        raise flags.Error("--on_nonfinite=rewind is for one process: with --distribute=multi_worker, start again by hand")
     config = CONFIGS[FLAGS.model]
     gpus = devices.visible_gpus()
     kernel = devices.choose_kernel(FLAGS.rnn_mode, gpus, config.cell)
     corpus = corpora.load_corpus(FLAGS.data_path, level=config.level, fractions=config.fractions)
     precision = devices.choose_precision(FLAGS.precision, gpus)
-    save_path = FLAGS.save_path or f"runs/{FLAGS.model}-{FLAGS.seed}"
-    with replicas.folder_of_this_worker(FLAGS.distribute, save_path) as folder:
-        strategy = replicas.make_strategy(FLAGS.distribute, config.batch_size)
-        with strategy.scope(), replicas.peers_watched():
-            train_in(Run(folder), config, corpus, kernel, precision, strategy)
+    read_only = not replicas.is_first_worker(FLAGS.distribute)
+    run = Run(FLAGS.save_path or f"runs/{FLAGS.model}-{FLAGS.seed}", read_only)
+    with replicas.make_strategy(FLAGS.distribute, config.batch_size).scope(), replicas.peers_watched():
+        train_in(run, config, corpus, kernel, precision)
 
 
-def train_in(run, config, corpus, kernel, precision, strategy):
+def train_in(run, config, corpus, kernel, precision):
     """Does all that is still to be done in a run's folder: training from wherever it is to the end, or nothing."""
     asked = {"model": FLAGS.model, "seed": FLAGS.seed, "precision": FLAGS.precision, "corpus": fingerprint(corpus)}
     asked |= dataclasses.asdict(config) | {"data_path": FLAGS.data_path}
@@ -93,12 +94,11 @@ def train_in(run, config, corpus, kernel, precision, strategy):
         print(f"{run.path}: finished, test perplexity {run.result['test_perplexity']:.3f}; nothing to do")
         return
     cut_into_windows(corpus, config)  # too short a text is refused before anything is written
-    agree = replicas.make_agreement(strategy) if FLAGS.distribute == "multi_worker" else None
+    agree = replicas.make_agreement() if replicas.are_processes() else None
     with run.locked(), StopRequest(f"the same command resumes {run.path}", agree) as stop:
         run.begin(asked, DEFAULTS)
-        with writing(run.vocabulary_path):
-            corpus.vocabulary.save(run.vocabulary_path)
-        count = strategy.num_replicas_in_sync
+        run.save_vocabulary(corpus.vocabulary)
+        count = replicas.number()
         device = ("GPU" if devices.visible_gpus() else "CPU") + (f" × {count}" if count > 1 else "")
         print(f"Model: {FLAGS.model} Kernel: {kernel} Precision: {precision} Device: {device}")
         model = config.make_model(
@@ -128,8 +128,9 @@ def train(config, corpus, run, model, setting, stop, watching):
     else:
         progress.save(run)
     run.write_history(progress.history)
+    replicas.check_alike(f"step {progress.step}, seed {setting['seed']}, text {fingerprint(corpus)}, {config}")
 
-    curves = Curves(run.path, progress.points, run.config)
+    curves = Curves(run, progress.points, run.config)
     progress.points = curves.points
     report_windows = evenly_spaced(len(train_windows), REPORTS_PER_EPOCH)
     if watching.report_every:

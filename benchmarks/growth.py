@@ -4,6 +4,7 @@ python -m benchmarks.growth --model=small --json=growth.json
 """
 
 import dataclasses
+import math
 import os
 import statistics
 import sys
@@ -76,7 +77,7 @@ def measure(workload, precision):
     return {
         "seconds": seconds,
         "words_per_second": workload.words_per_step / seconds,
-        "flops_per_second": workload.flops_per_step / seconds,
+        "flops_per_second": math.nan if FLAGS.softmax_samples else workload.flops_per_step / seconds,
         "peak_bytes": replies[-1]["peak_bytes"],
     }
 

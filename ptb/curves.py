@@ -1,7 +1,6 @@
 """A run's curves for TensorBoard: points that travel in the checkpoints, and event files that are made from them."""
 
 import os
-import pathlib
 import socket
 import time
 
@@ -15,21 +14,24 @@ from ptb.run import writing
 
 
 class Curves:
-    """Writes points to event files below `folder`, one series ("" itself, "train", "valid") a folder.
+    """Writes points to event files below a run's folder, one series ("" itself, "train", "valid") a folder.
 
     It begins with fresh files that hold the `points` of a resumed run: what a crashed one wrote after its last
     checkpoint is dropped, so that curves never overlap.
     """
 
-    def __init__(self, folder, points, hyperparameters):
-        self._folder = pathlib.Path(folder)
+    def __init__(self, run, points, hyperparameters):
+        self._folder, self._read_only = run.path, run.read_only
         self._writers = {}
-        with writing(self._folder):
-            for stale in [*self._folder.glob("events.out.*"), *self._folder.glob("*/events.out.*")]:
-                stale.unlink()
+        if not self._read_only:
+            with writing(self._folder):
+                for stale in [*self._folder.glob("events.out.*"), *self._folder.glob("*/events.out.*")]:
+                    stale.unlink()
         self.points = []
         # Given a name of its own, a resumed run stays the same trial in TensorBoard's table of hyperparameters.
-        given = {name: value for name, value in hyperparameters.items() if value is not None}  # which TensorBoard refuses
+        given = {
+            name: value for name, value in (hyperparameters or {}).items() if value is not None
+        }  # which TensorBoard refuses
         trial = hparams_plugin.hparams_pb(given, trial_id=self._folder.name)
         self._write_event("", Event(wall_time=time.time(), summary=trial))
         for point in points:
@@ -55,6 +57,8 @@ class Curves:
         self._write_event(series, Event(wall_time=wall_time, step=step, summary=make_summary(tag, value)))
 
     def _write_event(self, series, event):
+        if self._read_only:
+            return
         with writing(self._folder / series):
             if series not in self._writers:
                 self._writers[series] = self._open(self._folder / series)

@@ -4,13 +4,13 @@ Every replica has all weights and its own rows of the batch. Within a step they 
 up, and the recurrent state. So what goes into a step and comes out of it is that of the whole batch: a checkpoint does not
 depend on how many replicas there were, and a run can go on with another number of them.
 
-The functions that a step calls do nothing where there is one replica, as there is outside a strategy.
+What a step calls does nothing where there is one replica, as there is outside a strategy.
 """
 
 import contextlib
-import pathlib
-import shutil
-import tempfile
+import hashlib
+import json
+import os
 
 import tensorflow as tf
 
@@ -30,7 +30,11 @@ def make_strategy(name, batch_size):
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
         strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
     elif name == "multi_worker":
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        print("Waiting for the other workers", flush=True)
+        try:
+            strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        except (ValueError, TypeError, RuntimeError, tf.errors.OpError) as error:
+            raise DeviceError(f"--distribute=multi_worker: {error}; check the cluster in TF_CONFIG") from error
     else:
         strategy = tf.distribute.get_strategy()
     if batch_size % strategy.num_replicas_in_sync:
@@ -41,31 +45,32 @@ def make_strategy(name, batch_size):
     return strategy
 
 
-@contextlib.contextmanager
-def folder_of_this_worker(name, path):
-    """Yields the run folder that this process is to use: `path` itself, or in a worker that is not the first a copy of it.
-
-    So every worker resumes from the same checkpoint and does all that the first does, and what the others write is dropped at
-    the end. To be entered before `make_strategy`, behind which the first worker begins to write.
-    """
-    if name != "multi_worker" or _is_first_worker():
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        copy = pathlib.Path(folder, pathlib.Path(path).name)
-        if pathlib.Path(path).exists():
-            shutil.copytree(path, copy)
-        yield copy
-
-
-def _is_first_worker():
-    cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-    first = "chief" if "chief" in cluster.cluster_spec().jobs else "worker"
-    return (cluster.task_type, cluster.task_id) == (first, 0)
+def is_first_worker(name):
+    """Returns whether this process is the one that writes: the chief, or the first worker; DeviceError for a bad TF_CONFIG."""
+    if name != "multi_worker":
+        return True
+    try:
+        config = json.loads(os.environ.get("TF_CONFIG", ""))
+        workers = [(kind, index) for kind in ("chief", "worker") for index, _ in enumerate(config["cluster"].get(kind, []))]
+        task = (config["task"]["type"], int(config["task"]["index"]))
+        if not isinstance(config["cluster"].get(task[0]), list) or task not in workers:
+            raise ValueError("this process is not in it")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise DeviceError(
+            "--distribute=multi_worker: the environment variable TF_CONFIG names no cluster with this process in it; "
+            "see docs/scaling.md for examples"
+        ) from None
+    return task == workers[0]
 
 
-def make_agreement(strategy):
-    """Returns the function `agree(wish)` that is called by all workers at the same step, and true where one of them wishes."""
+def are_processes():
+    """Returns whether the strategy in whose scope this is called has several processes."""
+    return isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def make_agreement():
+    """Returns the function `agree(wish)` that all workers call at the same step, and that is true where one of them wishes."""
+    strategy = tf.distribute.get_strategy()
 
     @tf.function(autograph=False)
     def wishes(wish):
@@ -75,12 +80,35 @@ def make_agreement(strategy):
     return lambda wish: bool(wishes(tf.constant(float(wish))) > 0)
 
 
+def check_alike(beginning):
+    """Raises DeviceError in all workers unless each calls this with the same text, which says what it begins with."""
+    if not are_processes():
+        return
+    strategy = tf.distribute.get_strategy()
+    digest = int.from_bytes(hashlib.sha256(beginning.encode()).digest()[:7], "big")
+
+    @tf.function(autograph=False)
+    def digests():
+        return strategy.run(lambda: tf.distribute.get_replica_context().all_gather(tf.constant([digest], tf.int64), axis=0))
+
+    if set(strategy.experimental_local_results(digests())[0].numpy()) != {digest}:
+        raise DeviceError(
+            "--distribute=multi_worker: the workers do not begin alike: --save_path and --data_path have to lead all of them "
+            f"to the same files, and all flags to be the same; this one begins with {beginning}"
+        )
+
+
 @contextlib.contextmanager
 def peers_watched():
     """Makes the error of a lost worker a DeviceError that says what to do."""
     try:
         yield
-    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError) as error:
+    except (
+        tf.errors.UnavailableError,
+        tf.errors.AbortedError,
+        tf.errors.InternalError,
+        tf.errors.InvalidArgumentError,
+    ) as error:
         if "ollective" not in error.message:
             raise
         raise DeviceError(
@@ -90,8 +118,8 @@ def peers_watched():
 
 
 def number():
-    """Returns how many replicas there are; to be called, as all below, within a step."""
-    return tf.distribute.get_replica_context().num_replicas_in_sync
+    """Returns how many replicas there are."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def own_rows(tensors, axis=0):

@@ -44,10 +44,11 @@ class Checkpoint(NamedTuple):
 
 
 class Run:
-    """A run's folder."""
+    """A run's folder; with `read_only`, as workers beside the first have it, nothing is ever written to it."""
 
-    def __init__(self, path):
+    def __init__(self, path, read_only=False):
         self.path = pathlib.Path(path)
+        self.read_only = read_only
         self.vocabulary_path = self.path / "vocabulary.txt"
 
     @property
@@ -83,7 +84,7 @@ class Run:
 
     def begin(self, config, defaults=MappingProxyType({})):
         """Makes the folder and writes `config.json`, or checks that a run that has begun here is the same one."""
-        if not self.holds(config, defaults):
+        if not self.holds(config, defaults) and not self.read_only:
             self._make_folder()
             self.write_json("config.json", config)
 
@@ -93,6 +94,9 @@ class Run:
 
         The lock is the kernel's, on the open file: it ends with the process, however that ends, so it is never stale.
         """
+        if self.read_only:
+            yield
+            return
         self._make_folder()
         path = self.path / "lock"
         with writing(path):
@@ -110,13 +114,18 @@ class Run:
                 file.flush()
             yield
 
+    def save_vocabulary(self, vocabulary):
+        if not self.read_only:
+            with writing(self.vocabulary_path):
+                vocabulary.save(self.vocabulary_path)
+
     def write_json(self, name, record):
-        write_atomically(self.path / name, (json.dumps(record, indent=2) + "\n").encode())
+        self._write(name, (json.dumps(record, indent=2) + "\n").encode())
 
     def write_history(self, history):
         """Writes `history.jsonl`, one line for each record."""
         lines = [json.dumps(record) + "\n" for record in history]
-        write_atomically(self.path / "history.jsonl", "".join(lines).encode())
+        self._write("history.jsonl", "".join(lines).encode())
 
     def save_checkpoint(self, step, arrays, record):
         """Writes a checkpoint of `{name: array}` and a JSON record, aside and then renamed, and drops the oldest."""
@@ -124,8 +133,8 @@ class Run:
         def write(file):
             np.savez(file, __record__=np.frombuffer(json.dumps(record).encode(), np.uint8), **arrays)
 
-        write_atomically(self.path / f"checkpoint-{step:09d}.npz", write)
-        for old in self._checkpoints()[:-CHECKPOINTS_KEPT]:
+        self._write(f"checkpoint-{step:09d}.npz", write)
+        for old in self._checkpoints()[:-CHECKPOINTS_KEPT] if not self.read_only else ():
             old.unlink()
 
     def drop_checkpoints_after(self, step):
@@ -151,6 +160,10 @@ class Run:
         if damaged:
             raise RunError(f"{'; '.join(damaged)}; restore it from a copy, or delete it to begin anew")
         return None
+
+    def _write(self, name, content):
+        if not self.read_only:
+            write_atomically(self.path / name, content)
 
     def _checkpoints(self):
         """Returns the checkpoints, oldest first."""

@@ -68,6 +68,8 @@ def watch(steps, folder):
     (folder / "stdin").touch()
     arguments = [f"--data_path={folder}", f"--save_path={folder}/run", "--checkpoint_minutes=0.01", "--sample_every=100"]
     process = processes.start("train.py", "--model=long", *arguments, folder=folder, before=Watch(str(folder / "notes"), steps))
+    process.join(60 + steps)
+    process.kill()
     process.join()
     assert process.exitcode == 0, (folder / "stderr").read_text()
     return [json.loads(line) for line in (folder / "notes").read_text().splitlines()]

@@ -1,5 +1,6 @@
 """What users get wrong, over all commands: one line that names the file or the flag, an exit code, and nothing written."""
 
+import dataclasses
 import gzip
 import io
 import json
@@ -72,6 +73,8 @@ USAGE = [
     (("train.py", "--precision=float8"), "--precision=float8"),
     (("train.py", "--on_nonfinite=ignore"), "--on_nonfinite=ignore"),
     (("train.py", "small"), "unexpected argument 'small'"),
+    (("train.py", "--distribute=everywhere"), "--distribute=everywhere"),
+    (("train.py", "--distribute=multi_worker", "--on_nonfinite=rewind"), "--on_nonfinite=rewind"),
     (("evaluate.py",), "which run?"),
     (("evaluate.py", "run", "--split=all"), "--split=all"),
     (("evaluate.py", "run", "--average=perhaps"), "--average=perhaps"),
@@ -287,6 +290,40 @@ def test_run_folders_to_train_on_in(folder, damage):
     assert re.search("attention_heads was 8, now None" if damage == "newer config" else re.escape(fragment), process.stderr)
     assert process.stderr.count("\n") == 1
     assert {path: content for path, content in contents(folder).items() if path.name != "lock"} == before
+
+
+@dataclasses.dataclass
+class Cluster:
+    """Called in a process before train.py: what the environment says of the cluster."""
+
+    description: str
+
+    def __call__(self):
+        os.environ["TF_CONFIG"] = self.description
+
+
+CLUSTERS = {
+    "none": "",
+    "no JSON": "worker:2222",
+    "no cluster": "[]",
+    "no task": '{"cluster": {"worker": ["localhost:2222"]}}',
+    "no such worker": '{"cluster": {"worker": ["localhost:2222"]}, "task": {"type": "worker", "index": 3}}',
+    "no list": '{"cluster": {"worker": "localhost:2222"}, "task": {"type": "worker", "index": 0}}',
+    "evaluator": '{"cluster": {"worker": ["a:1"], "evaluator": ["b:1"]}, "task": {"type": "evaluator", "index": 0}}',
+    "no port": '{"cluster": {"worker": ["here", "there"]}, "task": {"type": "worker", "index": 0}}',
+}
+
+
+@pytest.mark.parametrize("case", CLUSTERS)
+def test_clusters(finished, case):
+    before = contents(finished)
+    command = (*TRAIN, "--data_path=data", "--distribute=multi_worker")
+    process = processes.run(*command, cwd=finished, before=Cluster(CLUSTERS[case]))
+    assert process.returncode == 1
+    assert "--distribute=multi_worker: " in process.stderr
+    assert "TF_CONFIG" in process.stderr
+    assert process.stderr.count("\n") == 1
+    assert contents(finished) == before
 
 
 def test_sentences_that_are_not_utf8(finished):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -46,6 +47,13 @@ def corpus(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def no_survivors():
+    yield
+    for process in multiprocessing.active_children():
+        process.kill()
+
+
 def start(folder, corpus, save_path, distribute, before, *arguments):
     folder.mkdir()
     (folder / "stdin").touch()
@@ -53,7 +61,7 @@ def start(folder, corpus, save_path, distribute, before, *arguments):
     return processes.start("train.py", "--model=shared", *arguments, folder=folder, before=before)
 
 
-def start_workers(folder, corpus, save_path, *arguments):
+def start_workers(folder, corpus, save_path, *arguments, seeds=(1, 1)):
     """Starts two workers that find each other on the loopback interface."""
     sockets = [socket.create_server(("localhost", 0)) for _ in range(2)]
     addresses = [f"localhost:{server.getsockname()[1]}" for server in sockets]
@@ -62,8 +70,8 @@ def start_workers(folder, corpus, save_path, *arguments):
     folder.mkdir(exist_ok=True)
     clusters = [{"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}} for index in range(2)]
     return [
-        start(folder / str(index), corpus, save_path, "multi_worker", Machine(cluster=cluster), *arguments)
-        for index, cluster in enumerate(clusters)
+        start(folder / str(index), corpus, save_path, "multi_worker", Machine(cluster=cluster), f"--seed={seed}", *arguments)
+        for index, (cluster, seed) in enumerate(zip(clusters, seeds))
     ]
 
 
@@ -103,9 +111,11 @@ def test_devices_of_one_machine_do_what_one_does(count, alone, corpus, tmp_path)
 
 
 def test_two_processes_do_what_one_does_and_the_first_keeps_the_run(alone, corpus, tmp_path):
-    finish(*start_workers(tmp_path / "workers", corpus, tmp_path / "run"), folder=tmp_path)
+    workers = start_workers(tmp_path / "workers", corpus, tmp_path / "run")
+    finish(*workers, folder=tmp_path)
     assert_equal_within_rounding(tmp_path / "run", alone)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "workers"]
+    assert len(list((tmp_path / "run").glob("events.out.*"))) == 1
+    assert (tmp_path / "run" / "lock").read_text() == str(workers[0].pid)
 
 
 def checkpoints(run):
@@ -146,6 +156,17 @@ def test_a_signal_to_one_worker_stops_both_at_the_same_step_and_both_resume(alon
         assert worker.exitcode == 128 + signal.SIGTERM
     finish(*start_workers(tmp_path / "second", corpus, run), folder=tmp_path)
     assert_equal_within_rounding(run, alone)
+
+
+def test_workers_that_do_not_begin_alike_are_refused(corpus, tmp_path):
+    workers = start_workers(tmp_path / "workers", corpus, tmp_path / "run", seeds=(1, 2))
+    for index, worker in enumerate(workers):
+        worker.join(60)
+        assert worker.exitcode == 1
+        message = (tmp_path / "workers" / str(index) / "stderr").read_text()
+        assert "--distribute=multi_worker: " in message
+        assert message.count("\n") == 1
+    assert any("do not begin alike" in path.read_text() for path in tmp_path.rglob("stderr"))
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_an_error(corpus, tmp_path):

@@ -51,7 +51,7 @@ def test_a_full_disk_stops_the_run_with_one_line_and_loses_nothing(tiny_corpus, 
 
 
 def test_curves_on_a_full_disk_name_their_folder(tmp_path):
-    curves = Curves(tmp_path, [], {})
+    curves = Curves(Run(tmp_path), [], {})
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_SIZE, limits[1]))
     try:
