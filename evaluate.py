@@ -98,9 +98,12 @@ def score_sentences(opened, lines):
     eos = vocabulary.ids[reader.EOS]
     state = model.initial_state(1)
     eval_step = evaluation.make_eval_step(model, jit_compile=True)
-    for line in lines:
+    for number, line in enumerate(lines, 1):
         words = [*reader.split_line(line, config.level), reader.EOS]
-        ids = vocabulary.encode(words)
+        try:
+            ids = vocabulary.encode(words)
+        except reader.DataError as error:
+            raise reader.DataError(f"standard input, line {number}: {error}") from None
         if not FLAGS.carry_state:
             state = model.initial_state(1)
         # A sentence begins where another has ended: its first word is predicted from <eos>. Word by word, since the step is

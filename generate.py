@@ -66,14 +66,15 @@ def main(argv):
 def encode_prompt(vocabulary, level):
     """Returns the ids of the prompt's words; what the vocabulary lacks is named in a warning. DataError if it lacks all."""
     *words, _ = reader.tokenize(FLAGS.prompt.split("\n"), level)  # but for the <eos> after the last: its sentence goes on
-    tokens = vocabulary.encode(words)
     unknown = dict.fromkeys(word for word in words if word not in vocabulary.ids)
     named = ", ".join(map(repr, unknown))
     if unknown and set(words) <= {*unknown, reader.EOS}:
         raise reader.DataError(f"--prompt: none of its words is in the vocabulary ({named}); use words of the training text")
+    if unknown and reader.UNK not in vocabulary.ids:
+        raise reader.DataError(f"--prompt: the vocabulary lacks {named} and has no {reader.UNK} for it; use other words")
     if unknown:
         print(f"{sys.argv[0]}: --prompt: not in the vocabulary, read as {reader.UNK}: {named}", file=sys.stderr)
-    return tokens.tolist()
+    return vocabulary.encode(words).tolist()
 
 
 def narrowed(vocabulary):

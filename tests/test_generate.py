@@ -197,10 +197,14 @@ def test_an_unknown_word_is_an_error_where_there_is_no_unk(command, run, tmp_pat
     other = shutil.copytree(run, tmp_path / "other")
     vocabulary = other / "vocabulary.txt"
     vocabulary.write_text(vocabulary.read_text().replace("<unk>", "bird"))
-    process = command("generate.py", other, "--prompt=the zebra")
-    assert (process.returncode, process.stdout) == (1, "")
-    assert "'zebra' is not in the vocabulary" in process.stderr
-    assert process.stderr.count("\n") == 1
+    for process, place in (
+        (command("generate.py", other, "--prompt=the zebra"), "--prompt: "),
+        (command("evaluate.py", other, "--stdin", stdin="the cat\nthe zebra\n"), "standard input, line 2: "),
+    ):
+        assert process.returncode == 1
+        assert place in process.stderr
+        assert "'zebra'" in process.stderr
+        assert process.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
