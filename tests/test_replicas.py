@@ -127,7 +127,7 @@ OPTIONS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONS)
 def test_two_devices_do_what_one_does_with_every_option(name, corpus, tmp_path):
-    """Dividing by a gradient's own size, as RMSprop and Adam do, makes more of rounding than the others; so does a high rate."""
+    """Dividing by a gradient's own size, as RMSprop and Adam do, makes more of rounding, and so does a high rate."""
     for folder, distribute, devices in (("one", "none", 1), ("two", "mirrored", 2)):
         machine = Machine(devices, options=OPTIONS[name])
         finish(start(tmp_path / folder, corpus, tmp_path / f"run-{folder}", distribute, machine), folder=tmp_path)
