@@ -89,7 +89,9 @@ def main(argv):
 def train_in(run, config, corpus, kernel, precision):
     """Does all that is still to be done in a run's folder: training from wherever it is to the end, or nothing."""
     asked = {"model": FLAGS.model, "seed": FLAGS.seed, "precision": FLAGS.precision, "corpus": fingerprint(corpus)}
-    asked |= dataclasses.asdict(config) | {"data_path": FLAGS.data_path}
+    asked |= dataclasses.asdict(config)
+    replicas.check_alike(asked)
+    asked["data_path"] = FLAGS.data_path
     if run.holds(asked, DEFAULTS) and run.result:
         print(f"{run.path}: finished, test perplexity {run.result['test_perplexity']:.3f}; nothing to do")
         return
@@ -128,7 +130,7 @@ def train(config, corpus, run, model, setting, stop, watching):
     else:
         progress.save(run)
     run.write_history(progress.history)
-    replicas.check_alike(f"step {progress.step}, seed {setting['seed']}, text {fingerprint(corpus)}, {config}")
+    replicas.check_alike({"step": progress.step})
 
     curves = Curves(run, progress.points, run.config)
     progress.points = curves.points

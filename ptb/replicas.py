@@ -81,20 +81,21 @@ def make_agreement():
 
 
 def check_alike(beginning):
-    """Raises DeviceError in all workers unless each calls this with the same text, which says what it begins with."""
+    """Raises DeviceError in all workers unless each calls this with the same dictionary, which says what it begins with."""
     if not are_processes():
         return
     strategy = tf.distribute.get_strategy()
-    digest = int.from_bytes(hashlib.sha256(beginning.encode()).digest()[:7], "big")
+    digest = int.from_bytes(hashlib.sha256(repr(beginning).encode()).digest()[:7], "big")
 
     @tf.function(autograph=False)
     def digests():
         return strategy.run(lambda: tf.distribute.get_replica_context().all_gather(tf.constant([digest], tf.int64), axis=0))
 
     if set(strategy.experimental_local_results(digests())[0].numpy()) != {digest}:
+        described = ", ".join(f"{name} {value}" for name, value in beginning.items())
         raise DeviceError(
             "--distribute=multi_worker: the workers do not begin alike: --save_path and --data_path have to lead all of them "
-            f"to the same files, and all flags to be the same; this one begins with {beginning}"
+            f"to the same files, and all flags to be the same; this one begins with {described}"
         )
 
 

@@ -191,6 +191,7 @@ def test_workers_that_do_not_begin_alike_are_refused(corpus, tmp_path):
         assert "--distribute=multi_worker: " in message
         assert message.count("\n") == 1
     assert any("do not begin alike" in path.read_text() for path in tmp_path.rglob("stderr"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_an_error(corpus, tmp_path):
