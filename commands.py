@@ -12,11 +12,17 @@ from reader import DataError
 flags.DEFINE_bool("debug", False, "Show the whole traceback of an error.")
 
 
-def run(main):
-    """Runs `main(argv)` with the flags parsed. Exits with 2 after wrong flags, with 1 after any other error of the user's."""
+def run(main, define_flags, takes_runs=False):
+    """Runs `main(argv)` with the flags parsed. Exits with 2 after wrong flags, with 1 after any other error of the user's.
+
+    `define_flags` is called first, not where a command is imported: their flags have the same names. Arguments that are no
+    flags are the names of runs, or an error.
+    """
 
     def guarded(argv):
         try:
+            if len(argv) > 1 and not takes_runs:
+                raise flags.Error(f"unexpected argument {argv[1]!r}: flags begin with --, see --helpshort")
             return main(argv)
         except flags.Error as error:
             return _fail(error, 2)
@@ -29,10 +35,20 @@ def run(main):
         except KeyboardInterrupt:
             return _fail("interrupted", 128 + signal.SIGINT)
 
+    define_flags()
+    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a word is no reason to stop
     app.run(guarded, flags_parser=_parse)
 
 
+def refuse(why, *names):
+    """Raises flags.Error for the first of these flags that was given; silence would hide that it does nothing."""
+    for name in names:
+        if flags.FLAGS[name].present:
+            raise flags.Error(f"--{name}: {why}")
+
+
 def _parse(argv):
+    argv = ["--helpshort" if argument == "-h" else argument for argument in argv]
     try:
         return app.parse_flags_with_usage(argv) if {"--help", "--helpshort", "--helpfull"} & {*argv} else flags.FLAGS(argv)
     except flags.Error as error:

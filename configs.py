@@ -9,6 +9,7 @@ import dataclasses
 
 import keras
 
+from ptb.cells import CELLS
 from ptb.model import LanguageModel
 from ptb.schedule import learning_rate
 from ptb.training import Clip, Objective
@@ -16,7 +17,7 @@ from ptb.training import Clip, Objective
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """All that decides what a run learns, but for the text and the seed."""
+    """All that decides what a run learns, but for the text and the seed; ValueError where it makes no sense."""
 
     init_scale: float  # weights start uniform in ± this
     learning_rate: float
@@ -52,6 +53,14 @@ class Config:
     explosion: float = 0.0  # stop where the loss is so many times the first
 
     def __post_init__(self):
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, which is none of {', '.join(choices)}")
+        for name, (least, most) in RANGES.items():
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} is {getattr(self, name)}, which is not from {least:g} to {most:g}")
+        if self.train_fraction + self.valid_fraction >= 1:
+            raise ValueError("train_fraction and valid_fraction leave nothing for the test")
         if self.softmax_samples and self.norm_of_repeats == "apart":
             raise ValueError("the norm of repeats apart would count the sampled words once for each replica; use summed")
 
@@ -112,6 +121,25 @@ OPTIMIZERS = {  # named, or Keras would number them, and their variables' paths 
     "rmsprop": lambda: keras.optimizers.RMSprop(rho=0.95, epsilon=1e-16, name="rmsprop"),
     "adam": lambda: keras.optimizers.Adam(name="adam"),
 }
+
+CHOICES = {
+    "decay_convention": ("tutorial", "lua"),
+    "norm_of_repeats": ("summed", "apart"),
+    "cell": tuple(CELLS),
+    "level": ("word", "char"),
+    "reduction": ("sum", "mean"),
+    "clip": ("norm", "unit", "element"),
+    "optimizer": ("sgd", *OPTIMIZERS),
+}
+TINY, HUGE = 1e-38, 1e38  # as good as all that are over 0, and finite
+RANGES = (
+    dict.fromkeys(["init_scale", "softmax_l2", "explosion"], (0, HUGE))
+    | dict.fromkeys(["learning_rate", "max_grad_norm", "lr_decay"], (TINY, HUGE))
+    | dict.fromkeys(["keep_prob", "train_fraction", "valid_fraction"], (TINY, 1))
+    | dict.fromkeys(["num_layers", "num_steps", "hidden_size", "num_epochs", "batch_size"], (1, HUGE))
+    | dict.fromkeys(["full_rate_epochs", "softmax_samples", "bptt_steps", "validate_every", "patience"], (0, HUGE))
+    | {"forget_bias": (-HUGE, HUGE)}
+)
 
 
 # Published, "non-regularized LSTM": valid 120.7, test 114.5. The tutorial: valid 121.39, test 115.91. 4,651,600 parameters.

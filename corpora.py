@@ -25,6 +25,7 @@ SHA256 = {
     "ptb.valid.txt": "c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2",
     "ptb.test.txt": "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0",
 }
+PTB_FINGERPRINT = "c99d52bc14688496"  # of these as words: see reader.Corpus
 
 
 def load_corpus(

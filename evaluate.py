@@ -8,7 +8,9 @@ echo "the company said it will" | python evaluate.py runs/small-1 --stdin --word
 
 import csv
 import json
+import logging
 import pathlib
+import signal
 import sys
 
 import numpy as np
@@ -21,31 +23,56 @@ import trained
 from ptb import devices, evaluation
 from ptb.run import RunError
 
-flags.DEFINE_string(
-    "data_path", None, "Text to score, as for train.py, or one text file; by default what the run was trained on."
-)
-flags.DEFINE_multi_enum("split", ["valid", "test"], ["train", "valid", "test"], "Which parts of the text to score.")
-flags.DEFINE_bool("average", False, "Score the mean of the runs' probabilities: of the first, of the first two, … of all.")
-flags.DEFINE_string(
-    "per_token", None, "Also write word, log probability and rank of every word of the last split to this CSV file."
-)
-flags.DEFINE_bool("stdin", False, "Score the sentences on standard input, one a line.")
-flags.DEFINE_bool("carry_state", False, "With --stdin: score them as one text, not each from a fresh state.")
-flags.DEFINE_bool("words", False, "With --stdin: show the log probability of each word.")
-flags.DEFINE_bool("json", False, "Print JSON, one record a line, rather than a table.")
-flags.DEFINE_enum("rnn_mode", "auto", devices.RNN_MODES, "LSTM kernel: see ptb/kernels.py.")
-flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "Of matrix products: see ptb/devices.py.")
 FLAGS = flags.FLAGS
+
+logger = logging.getLogger(__name__)
 
 WINDOW = 500  # words at a time; the state is carried on, so that no score depends on it
 
 
+def define_flags():
+    flags.DEFINE_string(
+        "data_path", None, "Text to score, as for train.py, or one text file; by default what the run was trained on."
+    )
+    flags.DEFINE_multi_enum("split", ["valid", "test"], ["train", "valid", "test"], "Which parts of the text to score.")
+    flags.DEFINE_bool("average", False, "Score the mean of the runs' probabilities: of the first, of the first two, … of all.")
+    flags.DEFINE_string(
+        "per_token", None, "Also write word, log probability and rank of every word of the last split to this CSV file."
+    )
+    flags.DEFINE_bool("stdin", False, "Score the sentences on standard input, one a line.")
+    flags.DEFINE_bool("carry_state", False, "With --stdin: score them as one text, not each from a fresh state.")
+    flags.DEFINE_bool("words", False, "With --stdin: show the log probability of each word.")
+    flags.DEFINE_bool("json", False, "Print JSON, one record a line, rather than a table.")
+    flags.DEFINE_enum("rnn_mode", "auto", devices.RNN_MODES, "LSTM kernel: see ptb/kernels.py.")
+    flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "Of matrix products: see ptb/devices.py.")
+
+
 def main(argv):
     paths = argv[1:]
-    if not paths:
-        raise flags.Error("which run? Name one or more run folders, for example: evaluate.py runs/small-1")
+    check_flags(paths)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # whoever has read enough closes the pipe
     for record in score_sentences(open_run(paths[0]), sentences()) if FLAGS.stdin else score_runs(paths):
         print(json.dumps(record) if FLAGS.json else table_row(record), flush=True)
+
+
+def check_flags(paths):
+    """Raises flags.Error where no run is named, or what is asked for does not go together."""
+    if not paths:
+        raise flags.Error("which run? Name one or more run folders, for example: evaluate.py runs/small-1")
+    if FLAGS.stdin:
+        commands.refuse(
+            "is not for --stdin, which scores its own text with one run", "data_path", "split", "average", "per_token"
+        )
+    else:
+        commands.refuse("is for --stdin", "carry_state", "words")
+    if is_one_text(FLAGS.data_path):
+        commands.refuse("is not for one text file, all of which is scored", "split")
+    if len(paths) > 1:
+        commands.refuse("takes one run", "stdin", "per_token")
+
+
+def is_one_text(data_path):
+    return data_path not in (None, "demo") and pathlib.Path(data_path).expanduser().exists() and reader.is_one_text(data_path)
 
 
 def open_run(path):
@@ -54,33 +81,53 @@ def open_run(path):
 
 def score_runs(paths):
     """Yields a record for each run and split, or with --average for each number of runs averaged and split."""
-    vocabulary, mean = None, {}
+    first, mean = None, {}
     for count, path in enumerate(paths, 1):
-        model, run_vocabulary, config, run = open_run(path)
-        if FLAGS.average and vocabulary not in (None, run_vocabulary):
-            raise RunError(f"{path}: its vocabulary is not that of {paths[0]}, so their probabilities cannot be averaged")
-        vocabulary = run_vocabulary
-        for split, tokens in texts(run, vocabulary, config).items():
-            windows = reader.windows(tokens, 1, WINDOW, drop_remainder=False)
-            log_probabilities = -evaluation.carry_through(evaluation.make_eval_step(model, jit_compile=True), model, windows)[0]
+        opened = open_run(path)
+        if FLAGS.average and first:
+            check_comparable(opened, first)
+        else:
+            to_score = texts(opened)
+        first = first or opened._replace(model=None)  # for whose weights there need not be room beside another's
+        for split, tokens in to_score.items():
+            log_probabilities = score_text(opened, tokens)
             if FLAGS.average:
-                mean[split] = evaluation.add_to_mean(mean.get(split), log_probabilities, count)
-                log_probabilities = mean[split]
-            if FLAGS.per_token:
-                ranks = evaluation.carry_through(evaluation.make_rank_step(model, jit_compile=True), model, windows)[0]
-                write_tokens(FLAGS.per_token, [vocabulary.words[token] for token in tokens[1:]], log_probabilities, ranks)
+                log_probabilities = mean[split] = evaluation.add_to_mean(mean.get(split), log_probabilities, count)
             score = evaluation.Score(-float(log_probabilities.sum(dtype=np.float64)), log_probabilities.size)
-            name = f"average of {count}" if FLAGS.average else str(path)
-            record = {"run": name, "split": split, "tokens": score.tokens, "perplexity": score.perplexity}
-            yield record | ({"bits_per_character": score.bits} if config.level == "char" else {})
+            record = {"run": f"average of {count}" if FLAGS.average else str(path), "split": split, "tokens": score.tokens}
+            record |= {"perplexity": score.perplexity, "precision": opened.precision}
+            yield record | ({"bits_per_character": score.bits} if opened.config.level == "char" else {})
 
 
-def texts(run, vocabulary, config):
+def score_text(opened, tokens):
+    """Returns the log probability in nats of every token but the first, and writes them to a file where that is asked for."""
+    model, vocabulary = opened.model, opened.vocabulary
+    windows = reader.windows(tokens, 1, WINDOW, drop_remainder=False)
+    log_probabilities = -evaluation.carry_through(evaluation.make_eval_step(model, jit_compile=True), model, windows)[0]
+    if FLAGS.per_token:
+        ranks = evaluation.carry_through(evaluation.make_rank_step(model, jit_compile=True), model, windows)[0]
+        write_tokens(FLAGS.per_token, [vocabulary.words[token] for token in tokens[1:]], log_probabilities, ranks)
+    return log_probabilities
+
+
+def check_comparable(opened, first):
+    """Raises RunError unless two runs give probabilities of the same words, of the same text."""
+    path, other = opened.run.path, first.run.path
+    if opened.vocabulary != first.vocabulary:
+        raise RunError(f"{path}: its vocabulary is not that of {other}, so their probabilities cannot be averaged")
+    if FLAGS.data_path is None and opened.run.config["corpus"] != first.run.config["corpus"]:
+        raise RunError(f"{path}: was trained on another text than {other}; name the text to score with --data_path")
+
+
+def texts(opened):
     """Returns the ids of each text to score, by name: of a file that is named as such, all of it."""
-    if FLAGS.data_path and FLAGS.data_path != "demo" and reader.is_one_text(FLAGS.data_path):
+    vocabulary, config, run = opened.vocabulary, opened.config, opened.run
+    if is_one_text(FLAGS.data_path):
         return {pathlib.Path(FLAGS.data_path).name: reader.read_tokens(FLAGS.data_path, vocabulary, config.level)}
     data_path = FLAGS.data_path or run.config["data_path"]
     corpus = corpora.load_corpus(data_path, vocabulary, config.level, config.fractions)
+    if FLAGS.data_path is None and corpus.fingerprint() != run.config["corpus"]:
+        logger.warning("%s: is not the text that %s was trained on, or no longer", data_path or "PTB", run.path)
     return {split: getattr(corpus, split) for split in FLAGS.split}
 
 
@@ -94,12 +141,12 @@ def sentences():
 
 def score_sentences(opened, lines):
     """Yields a record for each line: its log probability in nats, perplexity and number of tokens, `<eos>` included."""
-    model, vocabulary, config, _ = opened
+    model, vocabulary, level = opened.model, opened.vocabulary, opened.config.level
     eos = vocabulary.ids[reader.EOS]
     state = model.initial_state(1)
     eval_step = evaluation.make_eval_step(model, jit_compile=True)
     for number, line in enumerate(lines, 1):
-        words = [*reader.split_line(line, config.level), reader.EOS]
+        words = [*reader.split_line(line, level), reader.EOS]
         try:
             ids = vocabulary.encode(words)
         except reader.DataError as error:
@@ -145,4 +192,4 @@ def write_tokens(path, words, log_probabilities, ranks):
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    commands.run(main, define_flags, takes_runs=True)

@@ -19,33 +19,42 @@ import reader
 import trained
 from ptb import devices, sampling
 
-flags.DEFINE_string("prompt", "", "The words to go on from; a new line ends a sentence. Without any, a new sentence.")
-flags.DEFINE_integer("length", 50, "How many words to write, ends of sentences included.", lower_bound=1)
-flags.DEFINE_integer("num_samples", 1, "How many texts to write, one after the other.", lower_bound=1)
-flags.DEFINE_integer("seed", 1, "Decides the draws: the same seed gives the same text.", lower_bound=0, upper_bound=2**32 - 1)
-flags.DEFINE_enum("sample", "multinomial", ["multinomial", "argmax"], "Draw each word, or take the likeliest.")
-flags.DEFINE_float("temperature", 1, "What logits are divided by: below 1 favours likely words, above 1 unlikely ones.")
-flags.DEFINE_integer("top_k", None, "Draw from this many of the likeliest words only.", lower_bound=1)
-flags.DEFINE_float("top_p", 1, "Draw from the fewest likeliest words that have this probability together (nucleus).")
-flags.DEFINE_bool("avoid_unk", False, f"Never write {reader.UNK}.")
-flags.DEFINE_integer("top", None, "Write no text but this many of the likeliest next words, with probabilities.", lower_bound=1)
-flags.DEFINE_enum("rnn_mode", "auto", devices.RNN_MODES, "LSTM kernel: see ptb/kernels.py.")
-flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "Of matrix products: see ptb/devices.py.")
-flags.register_validator("temperature", lambda t: 0 < t < math.inf, "has to be above 0; for its limit there, --sample=argmax")
-flags.register_validator("top_p", lambda p: 0 < p <= 1, "is a probability, above 0 and at most 1")
 FLAGS = flags.FLAGS
+
+
+def define_flags():
+    flags.DEFINE_string("prompt", "", "The words to go on from; a new line ends a sentence. Without any, a new sentence.")
+    flags.DEFINE_integer("length", 50, "How many words to write, ends of sentences included.", lower_bound=1)
+    flags.DEFINE_integer("num_samples", 1, "How many texts to write, one after the other.", lower_bound=1)
+    flags.DEFINE_integer("seed", 1, "Decides the draws: the same gives the same text.", lower_bound=0, upper_bound=2**32 - 1)
+    flags.DEFINE_enum("sample", "multinomial", ["multinomial", "argmax"], "Draw each word, or take the likeliest.")
+    flags.DEFINE_float("temperature", 1, "What logits are divided by: below 1 favours likely words, above 1 unlikely ones.")
+    flags.DEFINE_integer("top_k", None, "Draw from this many of the likeliest words only.", lower_bound=1)
+    flags.DEFINE_float("top_p", 1, "Draw from the fewest likeliest words that have this probability together (nucleus).")
+    flags.DEFINE_bool("avoid_unk", False, f"Never write {reader.UNK}.")
+    flags.DEFINE_integer(
+        "top", None, "Write no text but so many of the likeliest next words, with probabilities.", lower_bound=1
+    )
+    flags.DEFINE_enum("rnn_mode", "auto", devices.RNN_MODES, "LSTM kernel: see ptb/kernels.py.")
+    flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "Of matrix products: see ptb/devices.py.")
+    flags.register_validator("temperature", lambda t: 0 < t < math.inf, "has to be above 0, whose limit is --sample=argmax")
+    flags.register_validator("top_p", lambda p: 0 < p <= 1, "is a probability, above 0 and at most 1")
 
 
 def main(argv):
     if len(argv) < 2:
         raise flags.Error('which run? Name its folder, for example: generate.py runs/small-1 --prompt="the company"')
+    if FLAGS.sample == "argmax":
+        commands.refuse("changes nothing where --sample=argmax takes the likeliest word", "temperature", "top_k", "top_p")
+    if FLAGS.top:
+        commands.refuse("is for writing text, which --top does not", "sample", "length", "num_samples", "seed")
     if len(argv) > 2:
         raise flags.Error(f'unexpected argument {argv[2]!r}: one run, and quotes around a prompt: --prompt="the company"')
     # Whoever has read enough presses Ctrl-C or closes the pipe; neither is an error.
     for number in (signal.SIGINT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
 
-    model, vocabulary, config, _ = trained.load(argv[1], FLAGS.rnn_mode, FLAGS.precision)
+    model, vocabulary, config, *_ = trained.load(argv[1], FLAGS.rnn_mode, FLAGS.precision)
     prompt = encode_prompt(vocabulary, config.level)
     next_step = sampling.make_next_step(model)
     *before, last = [vocabulary.ids[reader.EOS], *prompt]
@@ -65,7 +74,7 @@ def main(argv):
 
 def encode_prompt(vocabulary, level):
     """Returns the ids of the prompt's words; what the vocabulary lacks is named in a warning. DataError if it lacks all."""
-    *words, _ = reader.tokenize(FLAGS.prompt.split("\n"), level)  # but for the <eos> after the last: its sentence goes on
+    *words, _ = reader.tokenize(FLAGS.prompt.split("\n"), level, framed=False)  # but for the last <eos>: its sentence goes on
     unknown = dict.fromkeys(word for word in words if word not in vocabulary.ids)
     named = ", ".join(map(repr, unknown))
     if unknown and set(words) <= {*unknown, reader.EOS}:
@@ -105,4 +114,4 @@ def write(words, level):
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    commands.run(main, define_flags, takes_runs=True)

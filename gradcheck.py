@@ -26,14 +26,11 @@ LIMIT = 1e-5
 
 
 def define_flags():
-    """Not where the module is imported: train.py has flags of the same names, and a test imports both."""
     flags.DEFINE_enum("model", "small", list(CONFIGS), "Which configuration to check: see configs.py.")
     flags.DEFINE_enum("rnn_mode", "auto", devices.RNN_MODES, "Which kernel takes the cell through time: see ptb/kernels.py.")
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise flags.Error(f"unexpected argument {argv[1]!r}: flags begin with --, see --helpshort")
+def main(_):
     errors = check(CONFIGS[FLAGS.model], FLAGS.rnn_mode)
     for name, error in errors.items():
         print(f"{error:.1e}  {name}")
@@ -54,5 +51,4 @@ def check(config, rnn_mode="auto"):
 
 
 if __name__ == "__main__":
-    define_flags()
-    commands.run(main)
+    commands.run(main, define_flags)

@@ -5,6 +5,7 @@ and a last line without a newline. On PTB, with its space before each newline, t
 `read().replace("\\n", "<eos>").split()`. At the level "char" tokens are the characters of a line, "_" for the space.
 """
 
+import hashlib
 import math
 import os
 import re
@@ -97,6 +98,14 @@ class Corpus(NamedTuple):
     valid: np.ndarray
     test: np.ndarray
 
+    def fingerprint(self) -> str:
+        """A short hash by which a run knows its text again: other words, or another cut of the same text, have another."""
+        digest = hashlib.sha256()
+        for part in ("\n".join(self.vocabulary.words).encode(), self.train, self.valid, self.test):
+            digest.update(f"{len(part)}:".encode())
+            digest.update(np.ascontiguousarray(part) if isinstance(part, np.ndarray) else part)
+        return digest.hexdigest()[:16]
+
 
 def build_corpus(
     train: Sequence[str],
@@ -147,23 +156,23 @@ def read_tokens(path: str | os.PathLike, vocabulary: Vocabulary, level: str = "w
     return _encode({path: read_file(path)}, vocabulary, level)[0]
 
 
-def tokenize(lines: Iterable[str], level: str = "word") -> Iterator[str]:
+def tokenize(lines: Iterable[str], level: str = "word", framed: bool = True) -> Iterator[str]:
     """The words, or characters, of each line, then one `<eos>`."""
     for line in lines:
-        yield from split_line(line, level)
+        yield from split_line(line, level, framed)
         yield EOS
 
 
-def split_line(line: str, level: str = "word") -> list[str]:
+def split_line(line: str, level: str = "word", framed: bool = True) -> list[str]:
     """The words of a line, or its characters, each written so that it could be a word: "_" is a space, "<U+005F>" is "_".
 
     The spaces with which PTB's files frame every line are no part of it, so that PTB has the 5,017,482 characters for training
-    that the literature counts.
+    that the literature counts; unless `framed` is false.
     """
     if level == "word":
         return line.split()
     line = line.rstrip("\r\n")
-    if line.startswith(" ") and line.endswith(" "):
+    if framed and line.startswith(" ") and line.endswith(" "):
         line = line[1:-1]
     return [_written(character) for character in line]
 

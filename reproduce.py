@@ -20,7 +20,9 @@ from typing import NamedTuple
 from absl import flags
 
 import commands
+import corpora
 from configs import CONFIGS
+from reader import DataError
 
 FLAGS = flags.FLAGS
 
@@ -54,21 +56,22 @@ ROWS = (
     Row("large", 10, 72.8, 69.5),
     Row("large", 38, 71.9, 68.7),
 )
-OTHERS = [model for model in CONFIGS if model not in {"test", "demo", *(row.model for row in ROWS)}]
+TABLED = CONFIGS.keys() - {"test", "demo"}
+OTHERS = [model for model in CONFIGS if model in TABLED - {row.model for row in ROWS}]
 
 
 def define_flags():
-    """Not where the module is imported: train.py has flags of the same names, and a test imports both."""
     flags.DEFINE_enum("model", None, list(CONFIGS), "Whose rows to reproduce.")
     flags.DEFINE_integer("seeds", 1, "How many runs, with the seeds from 1 on.", lower_bound=1)
     flags.DEFINE_string("data_path", None, "As for train.py.")
     flags.DEFINE_string("runs", "runs", "Folder for the runs themselves, which hold the weights.")
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise flags.Error(f"unexpected argument {argv[1]!r}: flags begin with --, see --helpshort")
-    if FLAGS.model:
+def main(_):
+    if not FLAGS.model:
+        commands.refuse("is for training: name a --model too", "seeds", "data_path", "runs")
+    else:
+        check_text()
         paths = [train(FLAGS.model, seed) for seed in range(1, FLAGS.seeds + 1)]
         if len(paths) > 1 and FLAGS.model not in OTHERS:
             average(FLAGS.model, paths)
@@ -86,10 +89,19 @@ def train(model, seed):
     return path
 
 
+def check_text():
+    """Raises DataError where a run for the README's tables, which are of PTB, would be on another text."""
+    if FLAGS.model in TABLED and corpora.load_corpus(FLAGS.data_path).fingerprint() != corpora.PTB_FINGERPRINT:
+        raise DataError(f"--data_path={FLAGS.data_path}: is not PTB, whose rows these are; train on other texts with train.py")
+
+
 def average(model, paths):
     """Scores the mean of the probabilities of the first run, of the first two, … of all, and keeps the record."""
     output = run_command("evaluate.py", *paths, "--average", "--json", *data_flag(), capture_output=True)
-    (RESULTS / f"{model}-average.jsonl").write_text(output)
+    path = RESULTS / f"{model}-average.jsonl"
+    scored = {json.loads(line)["run"] for line in output.splitlines()}
+    known = path.read_text().splitlines(keepends=True) if path.exists() else []
+    path.write_text(output + "".join(line for line in known if json.loads(line)["run"] not in scored))  # of more runs
 
 
 def run_command(script, *arguments, capture_output=False):
@@ -119,7 +131,7 @@ def published_table(results):
     for row in ROWS:
         name = row.model if row.count == 1 else f"{row.model}, {row.count} averaged"
         ours = single(results, row.model) if row.count == 1 else averaged(results, row)
-        command = f"`make reproduce-{row.model} SEEDS={max(row.count, 1)}`"
+        command = f"`make reproduce-{row.model} SEEDS={row.count}`"
         yield f"| {name} | {row.valid:.1f} / {row.test:.1f} | {ours} | {command} |"
 
 
@@ -178,5 +190,4 @@ def spread(values):
 
 
 if __name__ == "__main__":
-    define_flags()
-    commands.run(main)
+    commands.run(main, define_flags)

@@ -7,8 +7,8 @@
 The same command again carries on where a run was stopped.
 """
 
+import contextlib
 import dataclasses
-import hashlib
 import importlib.metadata
 import math
 import pathlib
@@ -32,28 +32,6 @@ from ptb.run import Run
 from ptb.signals import StopRequest
 from ptb.training import Sums, make_train_step
 
-flags.DEFINE_enum("model", "small", list(CONFIGS), "Which configuration to train: see configs.py.")
-flags.DEFINE_string(
-    "data_path",
-    None,
-    "Folder or simple-examples.tgz that holds ptb.train.txt, ptb.valid.txt and ptb.test.txt; "
-    'one text file, to be cut into these; "demo" for the built-in corpus; by default PTB is downloaded once and kept.',
-)
-flags.DEFINE_string("save_path", None, "Folder for checkpoints, curves and results (default: runs/<model>-<seed>).")
-flags.DEFINE_integer("seed", 1, "Decides the initial weights and the dropout masks.", lower_bound=0, upper_bound=2**31 - 1)
-flags.DEFINE_enum("rnn_mode", "auto", devices.RNN_MODES, "Which kernel takes the cell through time: see ptb/kernels.py.")
-flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "Of matrix products: see ptb/devices.py.")
-flags.DEFINE_enum("distribute", "none", replicas.STRATEGIES, "Over which devices to share each batch: see docs/scaling.md.")
-flags.DEFINE_float("checkpoint_minutes", 5, "How often to write a checkpoint within an epoch.", lower_bound=0)
-flags.DEFINE_integer("report_every", 0, "Steps from one printed line to the next (0: ten lines an epoch).", lower_bound=0)
-flags.DEFINE_integer("sample_every", 0, "Steps from one sample of text in TensorBoard to the next (0: none).", lower_bound=0)
-flags.DEFINE_enum(
-    "on_nonfinite",
-    "stop",
-    ["stop", "rewind"],
-    "When the training diverges: stop, or go back a checkpoint and halve the learning rates.",
-)
-flags.DEFINE_bool("profile", False, "Record ten of the first steps for TensorBoard's profile plugin.")
 FLAGS = flags.FLAGS
 
 REPORTS_PER_EPOCH = 10
@@ -70,9 +48,32 @@ class Watching(NamedTuple):
     profile: bool = False
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise flags.Error(f"unexpected argument {argv[1]!r}: flags begin with --, see --helpshort")
+def define_flags():
+    flags.DEFINE_enum("model", "small", list(CONFIGS), "Which configuration to train: see configs.py.")
+    flags.DEFINE_string(
+        "data_path",
+        None,
+        "Folder or simple-examples.tgz that holds ptb.train.txt, ptb.valid.txt and ptb.test.txt; "
+        'one text file, to be cut into these; "demo" for the built-in corpus; by default PTB is downloaded once and kept.',
+    )
+    flags.DEFINE_string("save_path", None, "Folder for checkpoints, curves and results (default: runs/<model>-<seed>).")
+    flags.DEFINE_integer("seed", 1, "Decides the initial weights and the dropout masks.", lower_bound=0, upper_bound=2**31 - 1)
+    flags.DEFINE_enum("rnn_mode", "auto", devices.RNN_MODES, "Which kernel takes the cell through time: see ptb/kernels.py.")
+    flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "Of matrix products: see ptb/devices.py.")
+    flags.DEFINE_enum("distribute", "none", replicas.STRATEGIES, "Over which devices to share each batch: see docs/scaling.md.")
+    flags.DEFINE_float("checkpoint_minutes", 5, "How often to write a checkpoint within an epoch.", lower_bound=0)
+    flags.DEFINE_integer("report_every", 0, "Steps from one printed line to the next (0: ten lines an epoch).", lower_bound=0)
+    flags.DEFINE_integer("sample_every", 0, "Steps from one sample of text in TensorBoard to the next (0: no).", lower_bound=0)
+    flags.DEFINE_enum(
+        "on_nonfinite",
+        "stop",
+        ["stop", "rewind"],
+        "When the training diverges: stop, or go back a checkpoint and halve the learning rates.",
+    )
+    flags.DEFINE_bool("profile", False, "Record ten of the first steps for TensorBoard's profile plugin.")
+
+
+def main(_):
     if FLAGS.distribute == "multi_worker" and FLAGS.on_nonfinite == "rewind":
         raise flags.Error("--on_nonfinite=rewind is for one process: with --distribute=multi_worker, start again by hand")
     config = CONFIGS[FLAGS.model]
@@ -88,9 +89,9 @@ def main(argv):
 
 def train_in(run, config, corpus, kernel, precision):
     """Does all that is still to be done in a run's folder: training from wherever it is to the end, or nothing."""
-    asked = {"model": FLAGS.model, "seed": FLAGS.seed, "precision": FLAGS.precision, "corpus": fingerprint(corpus)}
+    asked = {"model": FLAGS.model, "seed": FLAGS.seed, "precision": FLAGS.precision, "corpus": corpus.fingerprint()}
     asked |= dataclasses.asdict(config)
-    replicas.check_alike(asked)
+    replicas.check_alike(asked | {"precision": precision, "kernel": kernel})
     asked["data_path"] = FLAGS.data_path
     if run.holds(asked, DEFAULTS) and run.result:
         print(f"{run.path}: finished, test perplexity {run.result['test_perplexity']:.3f}; nothing to do")
@@ -114,86 +115,116 @@ def train_in(run, config, corpus, kernel, precision):
         finish(config, corpus, run, model, progress, setting, stop)
 
 
-def train(config, corpus, run, model, setting, stop, watching):
-    """Trains `model` from where the run's newest checkpoint left it to the end. Returns the Progress."""
-    train_windows, valid_windows = cut_into_windows(corpus, config)
-    optimizer = config.make_optimizer()
-    train_step = make_train_step(model, config.gradient_clip(), optimizer, config.objective())
-    train_step = profiled(train_step, run.path) if watching.profile else train_step
-    eval_step = make_eval_step(model)
-    next_step = sampling.make_next_step(model)
-    progress = Progress(
-        learnt_variables(model, optimizer), model.initial_state(config.batch_size), Sums.zero(), explosion=config.explosion
-    )
-    if progress.restore(run):
-        print(f"Resuming {run.path} after step {progress.step}")
-    else:
-        progress.save(run)
-    run.write_history(progress.history)
-    replicas.check_alike({"step": progress.step})
+def train(*arguments):
+    """Trains a model from where its run's newest checkpoint left it to the end; takes what `Training` does."""
+    return Training(*arguments).to_the_end()
 
-    curves = Curves(run, progress.points, run.config)
-    progress.points = curves.points
-    report_windows = evenly_spaced(len(train_windows), REPORTS_PER_EPOCH)
-    if watching.report_every:
-        report_windows = range(watching.report_every - 1, len(train_windows), watching.report_every)
 
-    def validate():
-        valid = score(eval_step, model, stop.watch(valid_windows))
-        if config.patience:
+def train_with_rewinds(config, corpus, run, *arguments):
+    """Does what `train` does, but each time that the training diverges goes back a checkpoint and lowers the rate."""
+    while True:
+        try:
+            return train(config, corpus, run, *arguments)
+        except Diverged as error:
+            print(error.what)
+            step, factor = rewind(run)
+            print(f"Going back to step {step}, learning rates × {factor:g}", flush=True)
+
+
+class Training:
+    """A run's way from its newest checkpoint to the end: epoch after epoch, window after window."""
+
+    def __init__(self, config, corpus, run, model, setting, stop, watching):
+        self.config, self.run, self.model = config, run, model
+        self.vocabulary, self.setting, self.stop, self.watching = corpus.vocabulary, setting, stop, watching
+        self.train_windows, self.valid_windows = cut_into_windows(corpus, config)
+        self.reports = report_windows(len(self.train_windows), watching.report_every)
+        optimizer = config.make_optimizer()
+        self.train_step = make_train_step(model, config.gradient_clip(), optimizer, config.objective())
+        self.eval_step = make_eval_step(model)
+        self.next_step = sampling.make_next_step(model)
+        variables, state = learnt_variables(model, optimizer), model.initial_state(config.batch_size)
+        self.progress = Progress(variables, state, Sums.zero(), explosion=config.explosion)
+        self.begin()
+        self.curves = Curves(run, self.progress.points, run.config)
+        self.progress.points = self.curves.points
+
+    def begin(self):
+        """Goes to the newest checkpoint, or writes the first."""
+        if self.progress.restore(self.run):
+            print(f"Resuming {self.run.path} after step {self.progress.step}")
+        else:
+            self.progress.save(self.run)
+        self.run.write_history(self.progress.history)
+        replicas.check_alike({"step": self.progress.step})
+
+    def to_the_end(self):
+        """Takes the steps that are still to be taken. Returns the Progress."""
+        recorded = self.watching.profile and not self.run.read_only
+        steps = profiled(self.train_step, self.run.path) if recorded else contextlib.nullcontext(self.train_step)
+        with contextlib.closing(self.curves), steps as train_step:
+            while self.progress.epoch <= self.config.num_epochs and not (self.progress.window == 0 and self.out_of_patience()):
+                self.epoch(train_step)
+        self.progress.take_best()
+        return self.progress
+
+    def epoch(self, train_step):
+        """Takes what is left of an epoch, and goes to the next."""
+        progress = self.progress
+        progress.learning_rate = progress.rate_factor * self.config.learning_rate_of(progress.epoch)
+        print(f"Epoch: {progress.epoch} Learning rate: {progress.learning_rate:.3f}", flush=True)
+        rate = np.array(progress.learning_rate, self.model.dtype)
+        progress.start_clock()
+        for inputs, targets in self.train_windows[progress.window :]:
+            if is_due(self.config.validate_every, progress.step) and progress.validated < progress.step:
+                progress.save(self.run)
+                self.curves.add("", "valid_perplexity", progress.step, self.validate().perplexity)
+            if self.out_of_patience():
+                break
+            dropout_seed = np.array([self.setting["seed"], progress.step], np.int32)
+            progress.state, progress.sums = train_step(inputs, targets, progress.state, progress.sums, rate, dropout_seed)
+            if progress.window in self.reports:
+                progress.check()
+                report(progress, len(self.train_windows), self.curves)
+            progress.advance()
+            if is_due(self.watching.sample_every, progress.step):
+                self.curves.add("", "sample", progress.step, self.sample())
+            self.save_or_stop()
+        progress.save(self.run)
+        progress.history.append(epoch_record(progress, self.validate()) | self.setting)
+        report_epoch(progress.history[-1], self.curves)
+        progress.begin_epoch(self.model.initial_state(self.config.batch_size))
+        progress.save(self.run)
+        self.run.write_history(progress.history)
+
+    def validate(self):
+        """Returns the Score of the validation text, and keeps the weights where there is patience and they are the best."""
+        valid = score(self.eval_step, self.model, self.stop.watch(self.valid_windows))
+        progress = self.progress
+        if self.config.patience:
             progress.note_validation(valid.perplexity)
             best = f"best so far: valid perplexity {progress.best_perplexity:.3f} at step {progress.best_step}"
-            stop.hint = f"{best}; the same command resumes {run.path}"
+            self.stop.hint = f"{best}; the same command resumes {self.run.path}"
         progress.validated = progress.step
         progress.start_clock()
         return valid
 
-    while progress.epoch <= config.num_epochs and not (progress.window == 0 and progress.out_of_patience(config.patience)):
-        progress.learning_rate = progress.rate_factor * config.learning_rate_of(progress.epoch)
-        print(f"Epoch: {progress.epoch} Learning rate: {progress.learning_rate:.3f}", flush=True)
-        rate = np.array(progress.learning_rate, model.dtype)
-        progress.start_clock()
-        for inputs, targets in train_windows[progress.window :]:
-            if is_due(config.validate_every, progress.step) and progress.validated < progress.step:
-                progress.save(run)
-                curves.add("", "valid_perplexity", progress.step, validate().perplexity)
-            if progress.out_of_patience(config.patience):
-                break
-            dropout_seed = np.array([setting["seed"], progress.step], np.int32)
-            progress.state, progress.sums = train_step(inputs, targets, progress.state, progress.sums, rate, dropout_seed)
-            if progress.window in report_windows:
-                progress.check()
-                report(progress, len(train_windows), curves)
-            progress.window += 1
-            progress.step += 1
-            if is_due(watching.sample_every, progress.step):
-                curves.add("", "sample", progress.step, sample(next_step, model, corpus.vocabulary, config, progress.step))
-            stopping = stop.requested
-            if stopping or progress.seconds_since_save() > watching.checkpoint_seconds:
-                progress.save(run)
-            if stopping:
-                stop.exit()
+    def out_of_patience(self):
+        return self.progress.out_of_patience(self.config.patience)
 
-        progress.save(run)
-        progress.history.append(epoch_record(progress, validate()) | setting)
-        report_epoch(progress.history[-1], curves)
-        progress.begin_epoch(model.initial_state(config.batch_size))
-        progress.save(run)
-        run.write_history(progress.history)
-    curves.close()
-    progress.take_best()
-    return progress
+    def sample(self):
+        """Returns text that the model writes now, from a seed that is the number of the step."""
+        state, start = self.model.initial_state(1), self.vocabulary.ids[reader.EOS]
+        tokens = sampling.generate(self.next_step, start, state, SAMPLE_LENGTH, (self.progress.step,))
+        return "".join(reader.join_tokens((self.vocabulary.words[token] for token in tokens), self.config.level))
 
-
-def train_with_rewinds(config, corpus, run, *arguments, **options):
-    """Does what `train` does, but each time that the training diverges goes back a checkpoint and lowers the rate."""
-    while True:
-        try:
-            return train(config, corpus, run, *arguments, **options)
-        except Diverged as error:
-            print(error)
-            step, factor = rewind(run)
-            print(f"Going back to step {step}, learning rates × {factor:g}", flush=True)
+    def save_or_stop(self):
+        """Writes a checkpoint where it is time for one, and before the process goes where somebody wants it to."""
+        stopping = self.stop.requested
+        if stopping or self.progress.seconds_since_save() > self.watching.checkpoint_seconds:
+            self.progress.save(self.run)
+        if stopping:
+            self.stop.exit()
 
 
 def cut_into_windows(corpus, config):
@@ -234,21 +265,17 @@ def finish(config, corpus, run, model, progress, setting, stop):
     run.write_json("result.json", result)
 
 
-def evenly_spaced(count, reports):
-    """Returns after which windows, of `count`, to report: where the tutorial does; after each where there are too few."""
-    period = max(count // reports, 1)
-    return {k * period + min(reports, period - 1) for k in range(min(reports, count))}
+def report_windows(count, period=0):
+    """Returns after which windows, of `count`, to report: each `period`-th, or where the tutorial does, or all of too few."""
+    if period:
+        return range(period - 1, count, period)
+    period = max(count // REPORTS_PER_EPOCH, 1)
+    return {k * period + min(REPORTS_PER_EPOCH, period - 1) for k in range(min(REPORTS_PER_EPOCH, count))}
 
 
 def is_due(period, step):
     """Returns whether to do after `step` steps what is done every `period` steps; never where that is 0."""
     return period > 0 and step > 0 and step % period == 0
-
-
-def sample(next_step, model, vocabulary, config, step):
-    """Returns text that the model writes now, from a seed that is the number of the step."""
-    tokens = sampling.generate(next_step, vocabulary.ids[reader.EOS], model.initial_state(1), SAMPLE_LENGTH, (step,))
-    return "".join(reader.join_tokens((vocabulary.words[token] for token in tokens), config.level))
 
 
 def report(progress, num_windows, curves):
@@ -287,14 +314,6 @@ def report_epoch(record, curves):
     curves.flush()
 
 
-def fingerprint(corpus):
-    """Returns a short hash of the three texts, by which a resumed run knows its own."""
-    texts = hashlib.sha256()
-    for tokens in (corpus.train, corpus.valid, corpus.test):
-        texts.update(np.ascontiguousarray(tokens))
-    return texts.hexdigest()[:16]
-
-
 def versions():
     packages = {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")}
     return {"python": platform.python_version(), **packages}
@@ -311,4 +330,4 @@ def git_revision():
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    commands.run(main, define_flags)

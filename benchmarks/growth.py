@@ -25,19 +25,20 @@ GROWTH = {
     "batch_size": (5, 20, 80, 320),
 }
 
-flags.DEFINE_enum("model", "small", list(CONFIGS), "Shape to start from: see configs.py.")
-flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "Of matrix products: see ptb/devices.py.")
-flags.DEFINE_integer("rounds", 5, "How often each shape is timed.", lower_bound=1)
-flags.DEFINE_integer("steps", 5, "Training steps each time.", lower_bound=1)
-flags.DEFINE_multi_enum("dimension", list(GROWTH), list(GROWTH), "What grows.")
-flags.DEFINE_integer("softmax_samples", 0, "Estimate the softmax from this many words: see configs.py.", lower_bound=0)
-flags.DEFINE_string("json", None, "File to write the record to.")
 FLAGS = flags.FLAGS
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise flags.Error(f"unexpected argument {argv[1]!r}: flags begin with --, see --helpshort")
+def define_flags():
+    flags.DEFINE_enum("model", "small", list(CONFIGS), "Shape to start from: see configs.py.")
+    flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "Of matrix products: see ptb/devices.py.")
+    flags.DEFINE_integer("rounds", 5, "How often each shape is timed.", lower_bound=1)
+    flags.DEFINE_integer("steps", 5, "Training steps each time.", lower_bound=1)
+    flags.DEFINE_multi_enum("dimension", list(GROWTH), list(GROWTH), "What grows.")
+    flags.DEFINE_integer("softmax_samples", 0, "Estimate the softmax from this many words: see configs.py.", lower_bound=0)
+    flags.DEFINE_string("json", None, "File to write the record to.")
+
+
+def main(_):
     precision = devices.choose_precision(FLAGS.precision, devices.visible_gpus())
     start = Workload.of(CONFIGS[FLAGS.model], VOCAB_SIZE)
     record = {
@@ -83,4 +84,4 @@ def measure(workload, precision):
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    commands.run(main, define_flags)

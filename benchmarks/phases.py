@@ -25,13 +25,6 @@ from benchmarks.workload import FORWARD_AND_BACKWARD, Workload
 from configs import CONFIGS
 from ptb import devices
 
-flags.DEFINE_enum("model", "small", list(CONFIGS), "Shapes: see configs.py.")
-flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "Of matrix products: see ptb/devices.py.")
-flags.DEFINE_enum("rnn_mode", "auto", devices.RNN_MODES, "LSTM kernel: see ptb/kernels.py.")
-flags.DEFINE_integer("rounds", 5, "How often each phase is timed.", lower_bound=1)
-flags.DEFINE_float("turn_seconds", 0.2, "About how long each of these times takes.", lower_bound=0)
-flags.DEFINE_integer("vocab_size", 10_000, "Number of different words.", lower_bound=2)
-flags.DEFINE_string("json", None, "File to write the record to.")
 FLAGS = flags.FLAGS
 
 
@@ -44,9 +37,17 @@ class Phase(NamedTuple):
     bytes: int = 0
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise flags.Error(f"unexpected argument {argv[1]!r}: flags begin with --, see --helpshort")
+def define_flags():
+    flags.DEFINE_enum("model", "small", list(CONFIGS), "Shapes: see configs.py.")
+    flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "Of matrix products: see ptb/devices.py.")
+    flags.DEFINE_enum("rnn_mode", "auto", devices.RNN_MODES, "LSTM kernel: see ptb/kernels.py.")
+    flags.DEFINE_integer("rounds", 5, "How often each phase is timed.", lower_bound=1)
+    flags.DEFINE_float("turn_seconds", 0.2, "About how long each of these times takes.", lower_bound=0)
+    flags.DEFINE_integer("vocab_size", 10_000, "Number of different words.", lower_bound=2)
+    flags.DEFINE_string("json", None, "File to write the record to.")
+
+
+def main(_):
     gpus = devices.visible_gpus()
     kernel = devices.choose_kernel(FLAGS.rnn_mode, gpus)
     precision = devices.choose_precision(FLAGS.precision, gpus)
@@ -121,4 +122,4 @@ def print_phases(phases, rates):
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    commands.run(main, define_flags)

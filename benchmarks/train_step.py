@@ -24,15 +24,6 @@ from benchmarks.workload import Workload
 from configs import CONFIGS
 from ptb import devices
 
-flags.DEFINE_list("models", ["small", "medium", "large"], "Shapes, by the names of their configurations in configs.py.")
-flags.DEFINE_list("precisions", None, "float32, tf32, bfloat16 (default: those that this machine computes fast).")
-flags.DEFINE_list("peers", None, "Contestants beside ours (default: all that run on this device).")
-flags.DEFINE_integer("rounds", 5, "How often each contestant has its turn.", lower_bound=1)
-flags.DEFINE_float("turn_seconds", 1.0, "About how long a turn takes; never less than two steps.", lower_bound=0)
-flags.DEFINE_integer("vocab_size", 10_000, "Number of different words.", lower_bound=2)
-flags.DEFINE_string("json", None, "File to write the record to.")
-flags.DEFINE_string("torch_python", None, "Python that has PyTorch, if not this one. It is started without PYTHONPATH and "
-                    "LD_LIBRARY_PATH, so that libraries meant for TensorFlow stay out of it.")  # fmt: skip
 FLAGS = flags.FLAGS
 
 EVERYWHERE = ("CPU", "GPU")
@@ -119,9 +110,19 @@ class Entrant:
         self._worker.close()
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise flags.Error(f"unexpected argument {argv[1]!r}: flags begin with --, see --helpshort")
+def define_flags():
+    flags.DEFINE_list("models", ["small", "medium", "large"], "Shapes, by the names of their configurations in configs.py.")
+    flags.DEFINE_list("precisions", None, "float32, tf32, bfloat16 (default: those that this machine computes fast).")
+    flags.DEFINE_list("peers", None, "Contestants beside ours (default: all that run on this device).")
+    flags.DEFINE_integer("rounds", 5, "How often each contestant has its turn.", lower_bound=1)
+    flags.DEFINE_float("turn_seconds", 1.0, "About how long a turn takes; never less than two steps.", lower_bound=0)
+    flags.DEFINE_integer("vocab_size", 10_000, "Number of different words.", lower_bound=2)
+    flags.DEFINE_string("json", None, "File to write the record to.")
+    flags.DEFINE_string("torch_python", None, "Python that has PyTorch, if not this one. It is started without PYTHONPATH and "
+                        "LD_LIBRARY_PATH, so that libraries meant for TensorFlow stay out of it.")  # fmt: skip
+
+
+def main(_):
     gpus = devices.visible_gpus()
     device = "GPU" if gpus else "CPU"
     models = chosen("models", FLAGS.models, CONFIGS)
@@ -183,4 +184,4 @@ def compete(field, workload):
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    commands.run(main, define_flags)

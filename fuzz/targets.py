@@ -22,7 +22,8 @@ from ptb.training import Sums
 MODEL = LanguageModel(vocab_size=3, hidden_size=2, num_layers=1)
 VOCABULARY = reader.Vocabulary(("the", reader.EOS, reader.UNK))
 TEXT = b"the cat\n the dog <unk>\n"
-CONFIG = json.dumps(dataclasses.asdict(TEST) | dict.fromkeys(trained.NOT_CONFIGURATION)).encode()
+RECORDED = {"model": "test", "seed": 1, "precision": "float32", "corpus": "", "data_path": None}
+CONFIG = json.dumps(dataclasses.asdict(TEST) | RECORDED).encode()
 
 
 def new_progress():
@@ -59,7 +60,9 @@ def archive(data):
 
 def config(data):
     with file_of(data, "config.json") as path, contextlib.suppress(RunError):
-        return trained.config_of(Run(path.parent))
+        path.with_name("checkpoint-000000001.npz").write_bytes(CHECKPOINT)
+        VOCABULARY.save(path.with_name("vocabulary.txt"))
+        return trained.load(path.parent)
 
 
 def checkpoint(data):
@@ -84,11 +87,12 @@ def good_checkpoint():
         return next(pathlib.Path(folder).glob("*.npz")).read_bytes()
 
 
+CHECKPOINT = good_checkpoint()
 TARGETS = {
     "text": (text, TEXT),
     "characters": (characters, TEXT * 4),
     "vocabulary": (vocabulary, b"the\n<eos>\n<unk>\n"),
     "archive": (archive, good_archive()),
     "config": (config, CONFIG),
-    "checkpoint": (checkpoint, good_checkpoint()),
+    "checkpoint": (checkpoint, CHECKPOINT),
 }

@@ -12,9 +12,11 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from ptb.run import writing
 
+SERIES = ("", "train", "valid")  # folders below that of the run; "" is that itself
+
 
 class Curves:
-    """Writes points to event files below a run's folder, one series ("" itself, "train", "valid") a folder.
+    """Writes points to event files below a run's folder, one of `SERIES` a folder.
 
     It begins with fresh files that hold the `points` of a resumed run: what a crashed one wrote after its last
     checkpoint is dropped, so that curves never overlap.
@@ -25,13 +27,12 @@ class Curves:
         self._writers = {}
         if not self._read_only:
             with writing(self._folder):
-                for stale in [*self._folder.glob("events.out.*"), *self._folder.glob("*/events.out.*")]:
-                    stale.unlink()
+                for series in SERIES:
+                    for stale in (self._folder / series).glob("events.out.*"):
+                        stale.unlink()
         self.points = []
         # Given a name of its own, a resumed run stays the same trial in TensorBoard's table of hyperparameters.
-        given = {
-            name: value for name, value in (hyperparameters or {}).items() if value is not None
-        }  # which TensorBoard refuses
+        given = {name: value for name, value in (hyperparameters or {}).items() if value is not None}  # which it refuses
         trial = hparams_plugin.hparams_pb(given, trial_id=self._folder.name)
         self._write_event("", Event(wall_time=time.time(), summary=trial))
         for point in points:

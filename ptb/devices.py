@@ -40,7 +40,7 @@ def choose_precision(precision, gpus, cpu_flags=None):
     """Returns the name of the precision of matrix products, never "auto".
 
     float32: as the name says. tf32: NVIDIA's, whose matrix units round the factors to 10 bits of mantissa. bfloat16: factors
-    rounded to 7 bits, sums in float32. Weights, state and everything elementwise are float32 in all three.
+    and product rounded to 7 bits, but not the sums in between. Weights, state and everything elementwise are float32 in all.
     """
     if precision == "auto":
         if gpus:
@@ -54,7 +54,7 @@ def choose_precision(precision, gpus, cpu_flags=None):
 
 
 def product_dtype(precision):
-    """Returns the type of the factors of matrix products, and switches TF32 on or off in all of TensorFlow."""
+    """Returns the type of matrix products and their factors, and switches TF32 on or off in all of TensorFlow."""
     tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
     return "bfloat16" if precision == "bfloat16" else "float32"
 

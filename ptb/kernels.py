@@ -9,7 +9,7 @@ All three compute the same function of the same weights, those of the LSTM in Ke
 
 Each takes `inputs [num_steps, batch, input]`, a state of `[batch, units]` and the weights, time first because that is the
 order in which the recurrence reads, and returns the outputs `[num_steps, batch, units]` and the last state. `product_dtype` is
-the type of the factors of matrix products (bfloat16 or that of the weights); all else keeps that of the weights.
+the type of matrix products and their factors (bfloat16 or that of the weights); all else keeps that of the weights.
 """
 
 import functools
@@ -20,7 +20,7 @@ from ptb.cells import CELLS, LSTMState
 
 
 def product(a, b, dtype, **transposes):
-    """Returns the matrix product of `a` and `b`, whose factors are rounded to `dtype`, in the type of `a`."""
+    """Returns the matrix product of `a` and `b` in the type of `a`, rounded to `dtype` as its factors are."""
     return tf.cast(tf.matmul(tf.cast(a, dtype), tf.cast(b, dtype), **transposes), a.dtype)
 
 

@@ -141,11 +141,6 @@ class LanguageModel(keras.Model):
         features, state = self.features(inputs, state, training, dropout_seed)
         return self.logits_of(features), state
 
-    def losses_of(self, inputs, targets, state, training=False, dropout_seed=None):
-        """Returns −log p(target) in nats, `[batch, num_steps]`, and the state; cheaper than `call`, which keeps logits."""
-        features, state = self.features(inputs, state, training, dropout_seed)
-        return self.cross_entropy(features, targets), state
-
     def logits_of(self, features):
         """Returns the logits `[batch, num_steps, vocab]` of features `[num_steps, batch, hidden]`."""
         num_steps, batch_size = tf.unstack(tf.shape(features)[:2])

@@ -10,7 +10,7 @@ import tensorflow as tf
 from ptb.run import RunError
 from ptb.training import Sums
 
-WORST_PERPLEXITY = 1e9  # of the steps since the last check; guessing among a million words has 1e6
+WORST_LOSS = 104.0  # of a step, nats a token: a probability that float32 cannot hold. One step of large has 23 at its start
 REWIND_FACTOR = 0.5  # of the learning rates, each time that a run goes back a checkpoint
 MOST_REWINDS = 10
 BEST = "best/"  # before the names of the best weights
@@ -18,7 +18,14 @@ NOT_RECORDED = ("variables", "state", "sums", "explosion", "best_weights")
 
 
 class Diverged(RunError):
-    """The training went astray: its numbers are not finite, or its loss has exploded."""
+    """The training went astray: its numbers are not finite, or its loss has exploded; `what` says where and by how much."""
+
+    def __init__(self, what):
+        self.what = what
+        super().__init__(
+            f"{what}; the last checkpoints are kept: go on from them with --on_nonfinite=rewind, "
+            "or lower learning_rate or max_grad_norm"
+        )
 
 
 @dataclasses.dataclass
@@ -36,7 +43,7 @@ class Progress:
     seconds: float = 0.0  # spent on this epoch so far
     learning_rate: float = 0.0  # of this epoch
     rate_factor: float = 1.0  # what rewinds have left of the configuration's learning rates
-    first_loss: float = 0.0  # nats a token, up to the first check
+    first_loss: float = 0.0  # of the first step, nats a token
     validated: int = 0  # the step of the last validation
     best_perplexity: float = 0.0  # of all validations
     best_step: int = 0
@@ -45,7 +52,6 @@ class Progress:
     points: list = dataclasses.field(default_factory=list)  # of the curves
 
     def __post_init__(self):
-        self._checked = Sums.zero()  # the sums at the last check
         self._saved = time.monotonic()
         self.start_clock()
 
@@ -62,11 +68,16 @@ class Progress:
     def seconds_since_save(self):
         return time.monotonic() - self._saved
 
+    def advance(self):
+        """Goes to the next window, when a step has been taken and the state and the sums are those after it."""
+        self.window, self.step = self.window + 1, self.step + 1
+        if self.step == 1:
+            self.first_loss = float(self.sums.largest_loss)
+
     def begin_epoch(self, state):
         """Goes to the start of the next epoch; training there starts from `state`, zeros."""
         self.epoch, self.window, self.seconds = self.epoch + 1, 0, 0.0
         self.state, self.sums = state, Sums.zero()
-        self._checked = self.sums
 
     def note_validation(self, perplexity):
         """Keeps the weights of now if they are the best so far."""
@@ -115,39 +126,28 @@ class Progress:
         load_variables(checkpoint, self.variables)
         carried = [array_like(tensor, checkpoint, f"carried/{name}") for name, tensor in self._carried().items()]
         self.state, self.sums = tf.nest.pack_sequence_as((self.state, self.sums), list(map(tf.constant, carried)))
-        self._checked = self.sums
         self.best_weights = best_weights(checkpoint)
         for name, value in record.items():
             setattr(self, name, value)
         return True
 
     def check(self):
-        """Raises Diverged if a loss or gradient since the last check was not finite, or the loss has exploded.
+        """Raises Diverged if a loss or gradient of this epoch was not finite, or a step's loss was too large.
 
-        Sums keep what is not finite, so that nothing in between is missed. Reading them waits for the device: a check belongs
-        where they are read in any case.
+        Sums keep what is not finite and the largest loss, so that nothing is missed and nothing depends on when this is called.
+        Reading them waits for the device: a check belongs where they are read in any case.
         """
         sums = Sums(*[float(total) for total in self.sums])
-        before = Sums(*[float(total) for total in self._checked])
-        if not (math.isfinite(sums.loss) and math.isfinite(sums.grad_norm)):
-            norm = before.grad_norm / before.steps if before.steps else math.nan
-            raise self._diverged(f"loss {sums.loss:.3g}, gradient norm {sums.grad_norm:.3g} (mean before: {norm:.3g})")
-        steps = sums.steps - before.steps
-        if not steps:
-            return
-        loss = (sums.loss - before.loss) / (sums.tokens - before.tokens)
-        self.first_loss = self.first_loss or loss
-        if loss > math.log(WORST_PERPLEXITY) or 0 < self.explosion * self.first_loss < loss:
-            norm = (sums.grad_norm - before.grad_norm) / steps
-            raise self._diverged(f"loss {loss:.3g} a word, mean gradient norm {norm:.3g} (first loss: {self.first_loss:.3g})")
-        self._checked = self.sums
+        norm = sums.grad_norm / max(sums.steps, 1)
+        if not (math.isfinite(sums.loss) and math.isfinite(norm)):
+            raise self._diverged(f"loss {sums.loss:.3g}, mean gradient norm {norm:.3g}")
+        if sums.largest_loss > WORST_LOSS or 0 < self.explosion * self.first_loss < sums.largest_loss:
+            loss = f"loss {sums.largest_loss:.3g} a token in one step (the first had {self.first_loss:.3g})"
+            raise self._diverged(f"{loss}, mean gradient norm {norm:.3g}")
 
     def _diverged(self, numbers):
-        return Diverged(
-            f"the training has diverged at step {self.step} of epoch {self.epoch}, learning rate {self.learning_rate:g}: "
-            f"{numbers}; the last checkpoints are kept: go back with --on_nonfinite=rewind, "
-            "or lower learning_rate or max_grad_norm"
-        )
+        place = f"at step {self.step} of epoch {self.epoch}, learning rate {self.learning_rate:g}"
+        return Diverged(f"the training has diverged {place}: {numbers}")
 
     def _carried(self):
         tensors = {f"sums/{name}": tensor for name, tensor in self.sums._asdict().items()}

@@ -108,6 +108,10 @@ class Run:
                 raise RunError(
                     f"{self.path}: process {file.read()} is training here; wait until it ends, or choose another --save_path"
                 ) from None
+            except OSError as error:
+                raise RunError(
+                    f"{path}: cannot be locked ({error.strerror}); choose a --save_path on a file system that knows flock"
+                ) from None
             with writing(path):
                 file.truncate()
                 file.write(str(os.getpid()))

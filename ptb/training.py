@@ -8,17 +8,24 @@ from ptb import replicas
 
 
 class Sums(NamedTuple):
-    """What an epoch adds up, each a float64 scalar that stays on the device until somebody reads it."""
+    """What an epoch has come to, each a float64 scalar that stays on the device until somebody reads it."""
 
     loss: tf.Tensor  # nats
     tokens: tf.Tensor
     steps: tf.Tensor
     grad_norm: tf.Tensor
     clipped_steps: tf.Tensor
+    largest_loss: tf.Tensor  # of a step, nats a token
 
     @classmethod
     def zero(cls):
         return cls(*[tf.zeros([], tf.float64) for _ in cls._fields])
+
+    def after(self, loss, tokens, grad_norm, clipped):
+        """Returns the sums with one more step in them."""
+        loss, tokens, *others = [tf.cast(value, tf.float64) for value in (loss, tokens, 1, grad_norm, clipped)]
+        totals = [total + value for total, value in zip(self, (loss, tokens, *others))]
+        return Sums(*totals, tf.maximum(self.largest_loss, loss / tokens))
 
 
 class Objective(NamedTuple):
@@ -68,9 +75,7 @@ def make_train_step(model, clip, optimizer=None, objective=PAPER):
         gradients, factor, clipped = clipped_to(clip, gradients, grad_norm)
         update(variables, gradients, factor, learning_rate)
         loss, tokens = replicas.total(tf.reduce_sum(losses)), replicas.number() * tf.size(losses)
-        step = Sums(loss, tokens, 1, grad_norm, clipped)
-        new_sums = Sums(*[total + tf.cast(value, tf.float64) for total, value in zip(sums, step)])
-        return replicas.whole_batch(state), new_sums
+        return replicas.whole_batch(state), sums.after(loss, tokens, grad_norm, clipped)
 
     @tf.function(autograph=False)
     def train_step(*arguments):

@@ -1,4 +1,6 @@
-"""Commands as processes of their own, without the seconds that each takes to import TensorFlow: forked from one that has."""
+"""Commands as processes of their own, on the CPU, without the seconds that each takes to import TensorFlow: forked from one
+that has.
+"""
 
 import multiprocessing
 import os
@@ -13,7 +15,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])  # or the server would find nothing to preload
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["processes", "commands", "trained", "ptb.curves", "ptb.grammar"])
+context.set_forkserver_preload(["without_gpu", "processes", "commands", "trained", "ptb.curves", "ptb.grammar"])
 
 
 def start(script, *arguments, folder, cwd=ROOT, before=None):

@@ -77,7 +77,7 @@ def survive(kills, folder, seed=0):
         return processes.start("train.py", *arguments, folder=folder, before=before)
 
     def end(process):
-        process.join()
+        process.join(300)
         errors = (folder / "stderr").read_text()
         assert process.exitcode in (0, -signal.SIGKILL), f"exit code {process.exitcode}: {errors}"
         assert not errors, errors

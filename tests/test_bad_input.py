@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tarfile
 
 import numpy as np
@@ -94,6 +95,19 @@ USAGE = [
     (("generate.py", "run", "--top_k=0"), "--top_k"),
     (("generate.py", "run", "--top_p=1.5"), "--top_p=1.5"),
     (("generate.py", "run", "--top=0"), "--top"),
+    (("evaluate.py", "run", "run", "--stdin"), "--stdin: takes one run"),
+    (("evaluate.py", "run", "run", "--average", "--per_token=words.csv"), "--per_token: takes one run"),
+    (("evaluate.py", "run", "--stdin", "--average"), "--average: is not for --stdin"),
+    (("evaluate.py", "run", "--stdin", "--split=train"), "--split: is not for --stdin"),
+    (("evaluate.py", "run", "--stdin", "--data_path=data"), "--data_path: is not for --stdin"),
+    (("evaluate.py", "run", "--words"), "--words: is for --stdin"),
+    (("evaluate.py", "run", "--carry_state"), "--carry_state: is for --stdin"),
+    (("evaluate.py", "run", "--data_path=data/test.txt", "--split=test"), "--split: is not for one text file"),
+    (("generate.py", "run", "--sample=argmax", "--temperature=2"), "--temperature: changes nothing"),
+    (("generate.py", "run", "--sample=argmax", "--top_k=3"), "--top_k: changes nothing"),
+    (("generate.py", "run", "--top=3", "--sample=argmax"), "--sample: is for writing text"),
+    (("generate.py", "run", "--top=3", "--num_samples=2"), "--num_samples: is for writing text"),
+    (("reproduce.py", "--seeds=3"), "--seeds: is for training"),
     (("gradcheck.py", "--model=huge"), "--model=huge"),
     (("gradcheck.py", "small"), "unexpected argument 'small'"),
     (("reproduce.py", "--model=huge"), "--model=huge"),
@@ -212,7 +226,17 @@ RUN_CASES = {
         "config.json: lacks hidden_size",
     ),
     "config of another type": (config(hidden_size="two"), "config.json: has an unusable value of hidden_size"),
-    "config of another size": (config(hidden_size=3), "checkpoint-"),
+    "config of another size": (config(hidden_size=3), "config.json: is not the configuration of checkpoint-"),
+    "config of a size beyond memory": (config(hidden_size=10**9), "config.json: is not the configuration of checkpoint-"),
+    "config of many layers": (config(num_layers=10**9), "config.json: is not the configuration of checkpoint-"),
+    "config of another cell": (config(cell="gru"), "config.json: is not the configuration of checkpoint-"),
+    "config of no known cell": (config(cell="foo"), "config.json: cell is 'foo', which is none of lstm, "),
+    "config of no known optimiser": (config(optimizer="foo"), "config.json: optimizer is 'foo'"),
+    "config of a negative size": (config(hidden_size=-3), "config.json: hidden_size is -3, which is not from 1"),
+    "config that is not finite": (config(init_scale=float("nan")), "config.json: init_scale is nan"),
+    "config with nothing to test on": (config(train_fraction=0.97), "config.json: train_fraction and valid_fraction leave"),
+    "config of options at odds": (config(softmax_samples=5, norm_of_repeats="apart"), "config.json: the norm of repeats apart"),
+    "config with a number for a path": (config(data_path=5), "config.json: has an unusable value of data_path"),
     "no checkpoint": (lambda run: [path.unlink() for path in run.glob("*.npz")], "run: holds no checkpoint yet"),
     "checkpoints cut off": (on_every_checkpoint(lambda content: content[:3000]), "damaged checkpoint"),
     "checkpoints empty": (on_every_checkpoint(lambda content: b""), "damaged checkpoint"),
@@ -250,6 +274,7 @@ def test_run_folders_to_generate_from(folder, case):
 
 OTHER_CASES = {
     "no text": ((*EVALUATE, "--data_path=nowhere"), "nowhere"),
+    "another text than PTB": (("reproduce.py", "--model=small", "--data_path=data"), "--data_path=data: is not PTB"),
     "empty text": ((*EVALUATE, "--data_path=/dev/null"), "/dev/null"),
     "nowhere to write": ((*EVALUATE, "--per_token=no/such/file.csv"), "no/such/file.csv: No such file or directory"),
     "no word of the prompt known": (
@@ -324,6 +349,19 @@ def test_clusters(finished, case):
     assert "TF_CONFIG" in process.stderr
     assert process.stderr.count("\n") == 1
     assert contents(finished) == before
+
+
+def test_a_word_that_the_terminal_cannot_show_is_written_some_other_way(tmp_path):
+    write(tmp_path / "data", {name: text.replace("cat", "café") for name, text in TEXTS.items()})
+    train = ("train.py", "--model=test", "--data_path=data", "--save_path=run")
+    assert processes.run(*train, cwd=tmp_path).returncode == 0
+    process = processes.run(*GENERATE, "--top=8", cwd=tmp_path, before=ascii_terminal)
+    assert process.returncode == 0, process.stderr
+    assert "caf\\xe9\n" in process.stdout
+
+
+def ascii_terminal():
+    sys.stdout.reconfigure(encoding="ascii", errors="strict")
 
 
 def test_sentences_that_are_not_utf8(finished):

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import runs
+import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 from training_runs import RECORDED, begin
@@ -16,6 +17,7 @@ import trained
 from configs import CHAR_RNN, TEST
 from ptb.evaluation import make_eval_step, score
 from ptb.progress import Diverged
+from ptb.training import make_train_step
 
 PATIENT = dataclasses.replace(TEST, hidden_size=16, num_epochs=30, patience=3, validate_every=10, learning_rate=0.5)
 
@@ -113,12 +115,41 @@ def test_a_stop_tells_the_best_so_far(corpus, tmp_path):
     assert stop.hint.startswith("best so far: valid perplexity ")
 
 
-def test_a_loss_so_many_times_the_first_stops_the_run_and_keeps_a_checkpoint(corpus, tmp_path):
+@pytest.mark.parametrize(("checkpoint_seconds", "report_every"), [(0, 0), (1e9, 0), (1e9, 7)])
+def test_a_loss_so_many_times_the_first_stops_the_run_whenever_it_is_looked_at(
+    checkpoint_seconds, report_every, corpus, tmp_path
+):
     config = dataclasses.replace(PATIENT, explosion=1.5, learning_rate=8.0, max_grad_norm=100, patience=0)
-    with pytest.raises(Diverged, match="first loss"):
-        begin(config, corpus, tmp_path / "run", checkpoint_seconds=0)
+    with pytest.raises(Diverged, match="the first had"):
+        begin(config, corpus, tmp_path / "run", checkpoint_seconds=checkpoint_seconds, report_every=report_every)
     assert trained.load(tmp_path / "run")
     assert begin(dataclasses.replace(config, explosion=0.0), corpus, tmp_path / "without")[1].epoch > config.num_epochs
+
+
+def test_each_step_has_the_state_of_the_one_before_and_masks_of_its_own(corpus, tmp_path, monkeypatch):
+    calls = []
+
+    def make_recorded_step(*arguments):
+        step = make_train_step(*arguments)
+
+        def recorded_step(inputs, targets, state, sums, rate, dropout_seed):
+            results = step(inputs, targets, state, sums, rate, dropout_seed)
+            calls.append((state, float(sums.steps), float(rate), tuple(dropout_seed), results[0]))
+            return results
+
+        return recorded_step
+
+    monkeypatch.setattr(train, "make_train_step", make_recorded_step)
+    begin(dataclasses.replace(TEST, num_epochs=2), corpus, tmp_path / "run")
+    count = len(calls) // 2
+    assert count > 1
+    assert [dropout_seed for _, _, _, dropout_seed, _ in calls] == [(1, step) for step in range(2 * count)]
+    assert [steps for _, steps, _, _, _ in calls] == [*range(count)] * 2
+    assert [rate for _, _, rate, _, _ in calls] == [1.0] * count + [0.5] * count
+    for step, (state, *_) in enumerate(calls):
+        before = tf.nest.map_structure(tf.zeros_like, state) if step in (0, count) else calls[step - 1][-1]
+        tf.nest.map_structure(np.testing.assert_array_equal, state, before)
+        assert step in (0, count) or np.any(state[0].hidden)
 
 
 def test_the_optimisers_memory_survives_a_stop(corpus, tmp_path):
@@ -178,6 +209,13 @@ def test_a_char_rnn_writes_text_with_its_spaces_and_lines(characters, command):
     process = command("generate.py", folder, "--prompt=Tyger Ty", "--length=60", "--sample=argmax")
     assert process.returncode == 0, process.stderr
     assert process.stdout.startswith("Tyger Tyger, burning bright,\nIn the forests of the night;\n")
+
+
+def test_a_prompt_of_characters_keeps_its_spaces(characters, command):
+    folder, _ = characters
+    for prompt in (" In the ", "Tyger "):
+        process = command("generate.py", folder, f"--prompt={prompt}", "--length=5")
+        assert process.stdout.startswith(prompt), process.stderr
 
 
 def test_a_char_rnn_is_scored_in_bits_on_its_own_splits_and_on_sentences(characters, command):

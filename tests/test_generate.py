@@ -205,19 +205,3 @@ def test_an_unknown_word_is_an_error_where_there_is_no_unk(command, run, tmp_pat
         assert place in process.stderr
         assert "'zebra'" in process.stderr
         assert process.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ([], "which run?"),
-        (["run", "--prompt=the", "company"], "'company'"),
-        (["run", "--temperature=0"], "--temperature=0.0: has to be above 0"),
-        (["run", "--top_p=1.5"], "--top_p=1.5: is a probability"),
-    ],
-)
-def test_a_wrong_command_line_gets_one_line(command, wrong, message):
-    process = command("generate.py", *wrong)
-    assert process.returncode in (1, 2)
-    assert message in process.stderr
-    assert process.stderr.count("\n") == 1

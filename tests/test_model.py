@@ -45,8 +45,8 @@ def test_losses_are_numpys_and_calls_logits_agree_with_them(rnn_mode):
     inputs, targets = rng.integers(0, 30, (2, 3, 7)).astype(np.int32)
     weights = {variable.path.removeprefix(f"{model.name}/"): variable.numpy() for variable in model.trainable_variables}
     wanted = oracle.language_model_losses(weights, inputs, targets, num_layers=2)
-    losses, state = model.losses_of(inputs, targets, model.initial_state(3))
-    np.testing.assert_allclose(losses, wanted, rtol=1e-4)
+    features, state = model.features(inputs, model.initial_state(3))
+    np.testing.assert_allclose(model.cross_entropy(features, targets), wanted, rtol=1e-4)
     logits, same_state = model(inputs, model.initial_state(3))
     log_probabilities = oracle.log_softmax(logits.numpy())
     np.testing.assert_allclose(-np.take_along_axis(log_probabilities, targets[..., None], -1)[..., 0], wanted, rtol=1e-4)
@@ -58,8 +58,13 @@ def test_lstm_weights_move_to_and_from_keras_unchanged():
     theirs = keras.layers.LSTM(6)
     theirs.build((None, None, 6))
     assert [(v.name, v.shape) for v in ours.variables] == [(v.name, v.shape) for v in theirs.cell.trainable_variables]
-    ours.set_weights(theirs.get_weights())
-    theirs.set_weights(ours.get_weights())
+    weights = [np.random.default_rng(0).normal(size=variable.shape).astype(np.float32) for variable in ours.variables]
+    for source, target in ((ours, theirs), (theirs, ours)):
+        source.set_weights(weights)
+        target.set_weights(source.get_weights())
+        for got, wanted in zip(target.get_weights(), weights, strict=True):
+            np.testing.assert_array_equal(got, wanted)
+        weights = [2 * weight for weight in weights]
 
 
 def features(model, inputs, seed):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from texts import FILES, TEST, TRAIN, VALID, assert_data_error, members_of, tar_member, tgz, write_files
 
+import corpora
 import reader
 import textfiles
 from reader import EOS, UNK, DataError, Vocabulary
@@ -106,6 +107,17 @@ def test_corpus_worked_by_hand():
     assert corpus.train.tolist() == [0, 3, 6, 0, 4, 1, 0, 2, 5, 1]
     assert corpus.valid.tolist() == [0, 4, 5, 1]
     assert corpus.test.tolist() == [0, 3, 5, 1, 0, 4, 6, 1]
+
+
+def test_a_fingerprint_is_that_of_words_texts_and_cuts():
+    texts = (["the cat sees", "the dog"], ["the dog sees"], ["the cat", "the dog"])
+    fingerprint = reader.build_corpus(*texts).fingerprint()
+    assert reader.build_corpus(*texts).fingerprint() == fingerprint
+    moved = (texts[0], [*texts[1], texts[2][0]], texts[2][1:])
+    renamed = [[line.upper() for line in text] for text in texts]
+    other_order = (texts[0][::-1], *texts[1:])
+    for other in (moved, renamed, other_order):
+        assert reader.build_corpus(*other).fingerprint() != fingerprint
 
 
 def test_every_layout_gives_the_same_corpus(tmp_path, monkeypatch):
@@ -228,6 +240,10 @@ def test_a_text_too_short_for_one_window(drop_remainder, needed):
         assert_data_error(error, f"valid.txt: has {tokens} tokens", "batch_size 20 and num_steps 35", f"takes {needed};")
     with pytest.raises(ValueError, match="batch_size 0"):
         reader.windows(np.zeros(10, np.int32), 0, 35)
+
+
+def test_ptb_has_the_fingerprint_that_is_told_of_it(ptb_path):
+    assert reader.read_corpus(ptb_path).fingerprint() == corpora.PTB_FINGERPRINT
 
 
 def test_ptb_is_read_as_the_tutorial_read_it(ptb_path, caplog):

@@ -1,12 +1,13 @@
 """One, two and four replicas, devices of one process or processes, end in the same place; none outlives another for long."""
 
+import contextlib
 import dataclasses
 import json
 import multiprocessing
 import os
+import random
 import signal
 import socket
-import time
 
 import numpy as np
 import processes
@@ -15,6 +16,7 @@ import runs
 import tensorflow as tf
 
 import configs
+from ptb.run import Run
 
 STEPS = 200
 CONFIG = dataclasses.replace(configs.SMALL, hidden_size=16, batch_size=8, num_steps=5, keep_prob=0.5, num_epochs=1)
@@ -26,6 +28,7 @@ class Machine:
 
     devices: int = 1
     cluster: dict | None = None
+    interruption: int | None = None  # a signal that the process sends itself when it has saved step 10
     options: dict = dataclasses.field(default_factory=dict)  # of the configuration
 
     def __call__(self):
@@ -34,6 +37,16 @@ class Machine:
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * self.devices)
         if self.cluster:
             os.environ["TF_CONFIG"] = json.dumps(self.cluster)
+        if self.interruption:
+            Run.save_checkpoint = self.interrupted(Run.save_checkpoint)
+
+    def interrupted(self, save_checkpoint):
+        def save_and_interrupt(run, step, *arguments):
+            save_checkpoint(run, step, *arguments)
+            if step == 10:
+                os.kill(os.getpid(), self.interruption)
+
+        return save_and_interrupt
 
 
 @pytest.fixture(scope="module")
@@ -62,18 +75,23 @@ def start(folder, corpus, save_path, distribute, before, *arguments):
     return processes.start("train.py", "--model=shared", *arguments, folder=folder, before=before)
 
 
-def start_workers(folder, corpus, save_path, *arguments, seeds=(1, 1)):
+def free_port():
+    """A port that is free, and not one of those that the system gives to whoever asks for any (32768 to 60999)."""
+    while True:
+        with contextlib.suppress(OSError), socket.create_server(("localhost", random.randrange(15_000, 32_000))) as server:
+            return server.getsockname()[1]
+
+
+def start_workers(folder, corpus, save_path, *arguments, seeds=(1, 1), interruptions=(None, None)):
     """Starts two workers that find each other on the loopback interface."""
-    sockets = [socket.create_server(("localhost", 0)) for _ in range(2)]
-    addresses = [f"localhost:{server.getsockname()[1]}" for server in sockets]
-    for server in sockets:
-        server.close()
+    addresses = [f"localhost:{free_port()}" for _ in range(2)]
     folder.mkdir(exist_ok=True)
-    clusters = [{"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}} for index in range(2)]
-    return [
-        start(folder / str(index), corpus, save_path, "multi_worker", Machine(cluster=cluster), f"--seed={seed}", *arguments)
-        for index, (cluster, seed) in enumerate(zip(clusters, seeds))
-    ]
+    workers = []
+    for index in range(2):
+        cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        machine, seed = Machine(cluster=cluster, interruption=interruptions[index]), f"--seed={seeds[index]}"
+        workers.append(start(folder / str(index), corpus, save_path, "multi_worker", machine, seed, *arguments))
+    return workers
 
 
 def finish(*started, folder):
@@ -146,19 +164,11 @@ def checkpoints(run):
     return sorted(path.name for path in run.glob("checkpoint-*.npz"))
 
 
-def wait_for(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_lost_worker_ends_the_other_and_one_process_can_go_on(victim, alone, corpus, tmp_path):
     run = tmp_path / "run"
-    workers = start_workers(tmp_path / "workers", corpus, run, "--checkpoint_minutes=0")
-    wait_for(lambda: checkpoints(run) and checkpoints(run)[-1] > "checkpoint-000000009.npz")
-    os.kill(workers[victim].pid, signal.SIGKILL)
+    interruptions = [signal.SIGKILL if index == victim else None for index in range(2)]
+    workers = start_workers(tmp_path / "workers", corpus, run, "--checkpoint_minutes=0", interruptions=interruptions)
     survivor = workers[1 - victim]
     survivor.join(60)
     assert survivor.exitcode == 1
@@ -172,9 +182,8 @@ def test_a_lost_worker_ends_the_other_and_one_process_can_go_on(victim, alone, c
 
 def test_a_signal_to_one_worker_stops_both_at_the_same_step_and_both_resume(alone, corpus, tmp_path):
     run = tmp_path / "run"
-    workers = start_workers(tmp_path / "first", corpus, run, "--checkpoint_minutes=0")
-    wait_for(lambda: checkpoints(run) and checkpoints(run)[-1] > "checkpoint-000000009.npz")
-    os.kill(workers[1].pid, signal.SIGTERM)
+    interruptions = (None, signal.SIGTERM)
+    workers = start_workers(tmp_path / "first", corpus, run, "--checkpoint_minutes=0", interruptions=interruptions)
     for worker in workers:
         worker.join(60)
         assert worker.exitcode == 128 + signal.SIGTERM

@@ -50,6 +50,18 @@ def test_other_configurations_have_a_table_of_their_own_and_characters_have_bits
     assert not any("`small`" in row or "`demo`" in row for row in rows)
 
 
+def test_averages_of_more_runs_outlive_those_of_fewer(tmp_path, monkeypatch):
+    def lines(*scores):
+        return "".join(json.dumps({"run": f"average of {count}", "perplexity": score}) + "\n" for count, score in scores)
+
+    monkeypatch.setattr(reproduce, "RESULTS", tmp_path)
+    for made in (lines((1, 9.0), (2, 8.0), (3, 7.0)), lines((1, 9.5), (2, 8.5))):
+        monkeypatch.setattr(reproduce, "run_command", lambda *_, made=made, **__: made)
+        monkeypatch.setattr(reproduce, "data_flag", list)
+        reproduce.average("small", [])
+    assert (tmp_path / "small-average.jsonl").read_text() == lines((1, 9.5), (2, 8.5), (3, 7.0))
+
+
 def test_a_readme_without_a_place_for_the_table_is_an_error(tmp_path):
     with pytest.raises(OSError, match="has no place for a table"):
         reproduce.with_tables("# Nothing here", tmp_path)

@@ -1,5 +1,6 @@
 """The run folder: what is written survives, what is damaged is passed over, what does not belong is refused."""
 
+import errno
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import re
 import numpy as np
 import pytest
 
+from ptb.curves import Curves
 from ptb.run import Run, RunError, write_atomically
 
 ARRAYS = {"weights/kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "carried/state/0": np.zeros((2, 2))}
@@ -96,6 +98,24 @@ def test_a_damaged_record_names_its_file(run):
     (run.path / "config.json").write_text('{"model": ')
     with pytest.raises(RunError, match="config.json: damaged"):
         run.begin({})
+
+
+def test_a_file_system_without_locks_is_named(run, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(RunError, match=f"{run.path}/lock: cannot be locked .No locks available."), run.locked():
+        pass
+
+
+def test_curves_begin_anew_without_those_of_other_runs_in_the_folder(run):
+    for path in (run.path / "other", run.path / "other" / "train", run.path / "train", run.path):
+        path.mkdir(exist_ok=True)
+        (path / "events.out.tfevents.1").touch()
+    Curves(run, [], {}).close()
+    left = {path.parent.relative_to(run.path).as_posix() for path in run.path.rglob("events.out.tfevents.1")}
+    assert left == {"other", "other/train"}
 
 
 def test_history_has_a_line_for_each_record(run):

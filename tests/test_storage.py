@@ -117,13 +117,13 @@ def test_the_second_process_in_a_folder_is_told_of_the_first_and_no_lock_outlive
         time.sleep(0.01)
     os.kill(first.pid, signal.SIGSTOP)  # or it would end too soon
     second = processes.run("train.py", *command)
+    first.kill()
+    first.join()
     assert second.returncode == 1
     assert second.stdout == ""
     assert second.stderr.endswith(
         f"train.py: {save_path}: process {first.pid} is training here; wait until it ends, or choose another --save_path\n"
     )
     assert second.stderr.count("\n") == 1
-    first.kill()
-    first.join()
     with Run(save_path).locked():
         assert (save_path / "lock").read_text() == str(os.getpid())

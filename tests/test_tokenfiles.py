@@ -1,7 +1,6 @@
 """Large texts: the same corpus as in memory, read once, and never ids that are not those of the text."""
 
 import json
-import multiprocessing
 import os
 import pathlib
 import resource
@@ -84,9 +83,8 @@ def read_again_and_again(path, results):
 
 
 def test_processes_that_read_at_the_same_time_do_not_meet(folder):
-    context = multiprocessing.get_context("fork")
-    results = context.Queue()
-    readers = [context.Process(target=read_again_and_again, args=(str(folder), results)) for _ in range(3)]
+    results = processes.context.Queue()
+    readers = [processes.context.Process(target=read_again_and_again, args=(str(folder), results)) for _ in range(3)]
     for process in readers:
         process.start()
     assert {results.get(timeout=60) for _ in range(60)} == {15}
