@@ -36,19 +36,20 @@ def run(main, define_flags, takes_runs=False):
             return _fail("interrupted", 128 + signal.SIGINT)
 
     define_flags()
-    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a word is no reason to stop
+    if sys.stdout:  # a terminal that cannot show a word is no reason to stop
+        sys.stdout.reconfigure(errors="backslashreplace")
     app.run(guarded, flags_parser=_parse)
 
 
 def refuse(why, *names):
     """Raises flags.Error for the first of these flags that was given; silence would hide that it does nothing."""
     for name in names:
-        if flags.FLAGS[name].present:
+        if flags.FLAGS[name].present and flags.FLAGS[name].value is not False:
             raise flags.Error(f"--{name}: {why}")
 
 
 def _parse(argv):
-    argv = ["--helpshort" if argument == "-h" else argument for argument in argv]
+    argv = [argv[0], "--helpshort"] if argv[1:] == ["-h"] else argv
     try:
         return app.parse_flags_with_usage(argv) if {"--help", "--helpshort", "--helpfull"} & {*argv} else flags.FLAGS(argv)
     except flags.Error as error:

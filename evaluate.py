@@ -9,6 +9,7 @@ echo "the company said it will" | python evaluate.py runs/small-1 --stdin --word
 import csv
 import json
 import logging
+import os
 import pathlib
 import signal
 import sys
@@ -34,7 +35,7 @@ def define_flags():
     flags.DEFINE_string(
         "data_path", None, "Text to score, as for train.py, or one text file; by default what the run was trained on."
     )
-    flags.DEFINE_multi_enum("split", ["valid", "test"], ["train", "valid", "test"], "Which parts of the text to score.")
+    flags.DEFINE_multi_enum("split", ["valid", "test"], ["train", "valid", "test"], "Which parts of the text to score")
     flags.DEFINE_bool("average", False, "Score the mean of the runs' probabilities: of the first, of the first two, … of all.")
     flags.DEFINE_string(
         "per_token", None, "Also write word, log probability and rank of every word of the last split to this CSV file."
@@ -72,7 +73,7 @@ def check_flags(paths):
 
 
 def is_one_text(data_path):
-    return data_path not in (None, "demo") and pathlib.Path(data_path).expanduser().exists() and reader.is_one_text(data_path)
+    return data_path not in (None, "demo") and os.path.exists(os.path.expanduser(data_path)) and reader.is_one_text(data_path)
 
 
 def open_run(path):
@@ -88,7 +89,7 @@ def score_runs(paths):
             check_comparable(opened, first)
         else:
             to_score = texts(opened)
-        first = first or opened._replace(model=None)  # for whose weights there need not be room beside another's
+        first = first or opened._replace(model=None)
         for split, tokens in to_score.items():
             log_probabilities = score_text(opened, tokens)
             if FLAGS.average:
@@ -97,6 +98,7 @@ def score_runs(paths):
             record = {"run": f"average of {count}" if FLAGS.average else str(path), "split": split, "tokens": score.tokens}
             record |= {"perplexity": score.perplexity, "precision": opened.precision}
             yield record | ({"bits_per_character": score.bits} if opened.config.level == "char" else {})
+        del opened  # two models need not fit into memory
 
 
 def score_text(opened, tokens):

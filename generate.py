@@ -45,7 +45,8 @@ def main(argv):
     if len(argv) < 2:
         raise flags.Error('which run? Name its folder, for example: generate.py runs/small-1 --prompt="the company"')
     if FLAGS.sample == "argmax":
-        commands.refuse("changes nothing where --sample=argmax takes the likeliest word", "temperature", "top_k", "top_p")
+        drawing = ("temperature", "top_k", "top_p", "seed", "num_samples")
+        commands.refuse("changes nothing where --sample=argmax takes the likeliest word", *drawing)
     if FLAGS.top:
         commands.refuse("is for writing text, which --top does not", "sample", "length", "num_samples", "seed")
     if len(argv) > 2:

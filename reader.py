@@ -103,7 +103,7 @@ class Corpus(NamedTuple):
         digest = hashlib.sha256()
         for part in ("\n".join(self.vocabulary.words).encode(), self.train, self.valid, self.test):
             digest.update(f"{len(part)}:".encode())
-            digest.update(np.ascontiguousarray(part) if isinstance(part, np.ndarray) else part)
+            digest.update(part)
         return digest.hexdigest()[:16]
 
 

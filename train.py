@@ -91,7 +91,7 @@ def train_in(run, config, corpus, kernel, precision):
     """Does all that is still to be done in a run's folder: training from wherever it is to the end, or nothing."""
     asked = {"model": FLAGS.model, "seed": FLAGS.seed, "precision": FLAGS.precision, "corpus": corpus.fingerprint()}
     asked |= dataclasses.asdict(config)
-    replicas.check_alike(asked | {"precision": precision, "kernel": kernel})
+    replicas.check_alike(asked | {"chosen precision": precision, "kernel": kernel})
     asked["data_path"] = FLAGS.data_path
     if run.holds(asked, DEFAULTS) and run.result:
         print(f"{run.path}: finished, test perplexity {run.result['test_perplexity']:.3f}; nothing to do")
@@ -115,9 +115,9 @@ def train_in(run, config, corpus, kernel, precision):
         finish(config, corpus, run, model, progress, setting, stop)
 
 
-def train(*arguments):
-    """Trains a model from where its run's newest checkpoint left it to the end; takes what `Training` does."""
-    return Training(*arguments).to_the_end()
+def train(config, corpus, run, model, setting, stop, watching):
+    """Trains `model` from where the run's newest checkpoint left it to the end. Returns the Progress."""
+    return Training(config, corpus, run, model, setting, stop, watching).to_the_end()
 
 
 def train_with_rewinds(config, corpus, run, *arguments):
@@ -145,21 +145,21 @@ class Training:
         self.next_step = sampling.make_next_step(model)
         variables, state = learnt_variables(model, optimizer), model.initial_state(config.batch_size)
         self.progress = Progress(variables, state, Sums.zero(), explosion=config.explosion)
-        self.begin()
-        self.curves = Curves(run, self.progress.points, run.config)
-        self.progress.points = self.curves.points
 
     def begin(self):
-        """Goes to the newest checkpoint, or writes the first."""
+        """Goes to the newest checkpoint, or writes the first, and begins the curves with what had been plotted by then."""
         if self.progress.restore(self.run):
             print(f"Resuming {self.run.path} after step {self.progress.step}")
         else:
             self.progress.save(self.run)
         self.run.write_history(self.progress.history)
         replicas.check_alike({"step": self.progress.step})
+        self.curves = Curves(self.run, self.progress.points, self.run.config)
+        self.progress.points = self.curves.points
 
     def to_the_end(self):
         """Takes the steps that are still to be taken. Returns the Progress."""
+        self.begin()
         recorded = self.watching.profile and not self.run.read_only
         steps = profiled(self.train_step, self.run.path) if recorded else contextlib.nullcontext(self.train_step)
         with contextlib.closing(self.curves), steps as train_step:
@@ -190,6 +190,7 @@ class Training:
             if is_due(self.watching.sample_every, progress.step):
                 self.curves.add("", "sample", progress.step, self.sample())
             self.save_or_stop()
+        progress.check_epoch()
         progress.save(self.run)
         progress.history.append(epoch_record(progress, self.validate()) | self.setting)
         report_epoch(progress.history[-1], self.curves)

@@ -54,8 +54,8 @@ def check_sizes(checkpoint, config, vocabulary, run):
     shape = np.shape(checkpoint.arrays.get("weights/language_model/softmax_weights"))
     if EOS not in vocabulary.ids or shape[:1] != (len(vocabulary),):
         raise RunError(f"{run.vocabulary_path}: is not the vocabulary of {checkpoint.path.name}; restore it from a copy")
-    last = f"weights/{config.cell}_{config.num_layers - 1}/kernel"
-    if shape[1:] != (config.hidden_size,) or last not in checkpoint.arrays:
+    last, beyond = (f"weights/{config.cell}_{number}/kernel" for number in (config.num_layers - 1, config.num_layers))
+    if shape[1:] != (config.hidden_size,) or last not in checkpoint.arrays or beyond in checkpoint.arrays:
         raise RunError(
             f"{run.path / 'config.json'}: is not the configuration of {checkpoint.path.name}; restore it from a copy"
         )

@@ -10,7 +10,9 @@ import tensorflow as tf
 from ptb.run import RunError
 from ptb.training import Sums
 
-WORST_LOSS = 104.0  # of a step, nats a token: a probability that float32 cannot hold. One step of large has 23 at its start
+# Guessing among a million words has a perplexity of 1e6; a single step of an untrained `large` had 1e10.
+WORST_PERPLEXITY_OF_A_STEP = 1e20
+WORST_PERPLEXITY_OF_AN_EPOCH = 1e9
 REWIND_FACTOR = 0.5  # of the learning rates, each time that a run goes back a checkpoint
 MOST_REWINDS = 10
 BEST = "best/"  # before the names of the best weights
@@ -132,18 +134,25 @@ class Progress:
         return True
 
     def check(self):
-        """Raises Diverged if a loss or gradient of this epoch was not finite, or a step's loss was too large.
+        """Raises Diverged if a loss or gradient of this epoch was not finite, or the loss of a step was too large.
 
-        Sums keep what is not finite and the largest loss, so that nothing is missed and nothing depends on when this is called.
-        Reading them waits for the device: a check belongs where they are read in any case.
+        Sums keep what is not finite and the largest loss, so that whether a run has diverged does not depend on when this is
+        called. Reading them waits for the device: a check belongs where they are read in any case.
         """
         sums = Sums(*[float(total) for total in self.sums])
         norm = sums.grad_norm / max(sums.steps, 1)
         if not (math.isfinite(sums.loss) and math.isfinite(norm)):
             raise self._diverged(f"loss {sums.loss:.3g}, mean gradient norm {norm:.3g}")
-        if sums.largest_loss > WORST_LOSS or 0 < self.explosion * self.first_loss < sums.largest_loss:
-            loss = f"loss {sums.largest_loss:.3g} a token in one step (the first had {self.first_loss:.3g})"
+        limit = min(math.log(WORST_PERPLEXITY_OF_A_STEP), self.explosion * self.first_loss or math.inf)
+        if sums.largest_loss > limit:
+            loss = f"loss {sums.largest_loss:.3g} a token in one step (limit {limit:.3g})"
             raise self._diverged(f"{loss}, mean gradient norm {norm:.3g}")
+
+    def check_epoch(self):
+        """Raises Diverged if the loss was too large all through this epoch, which has come to its end."""
+        loss, limit = float(self.sums.loss / self.sums.tokens), math.log(WORST_PERPLEXITY_OF_AN_EPOCH)
+        if loss > limit:
+            raise self._diverged(f"loss {loss:.3g} a token in this epoch (limit {limit:.3g})")
 
     def _diverged(self, numbers):
         place = f"at step {self.step} of epoch {self.epoch}, learning rate {self.learning_rate:g}"

@@ -105,6 +105,7 @@ USAGE = [
     (("evaluate.py", "run", "--data_path=data/test.txt", "--split=test"), "--split: is not for one text file"),
     (("generate.py", "run", "--sample=argmax", "--temperature=2"), "--temperature: changes nothing"),
     (("generate.py", "run", "--sample=argmax", "--top_k=3"), "--top_k: changes nothing"),
+    (("generate.py", "run", "--sample=argmax", "--num_samples=3"), "--num_samples: changes nothing"),
     (("generate.py", "run", "--top=3", "--sample=argmax"), "--sample: is for writing text"),
     (("generate.py", "run", "--top=3", "--num_samples=2"), "--num_samples: is for writing text"),
     (("reproduce.py", "--seeds=3"), "--seeds: is for training"),
@@ -228,6 +229,7 @@ RUN_CASES = {
     "config of another type": (config(hidden_size="two"), "config.json: has an unusable value of hidden_size"),
     "config of another size": (config(hidden_size=3), "config.json: is not the configuration of checkpoint-"),
     "config of a size beyond memory": (config(hidden_size=10**9), "config.json: is not the configuration of checkpoint-"),
+    "config of no layer": (config(num_layers=0), "config.json: num_layers is 0"),
     "config of many layers": (config(num_layers=10**9), "config.json: is not the configuration of checkpoint-"),
     "config of another cell": (config(cell="gru"), "config.json: is not the configuration of checkpoint-"),
     "config of no known cell": (config(cell="foo"), "config.json: cell is 'foo', which is none of lstm, "),
@@ -275,6 +277,7 @@ def test_run_folders_to_generate_from(folder, case):
 OTHER_CASES = {
     "no text": ((*EVALUATE, "--data_path=nowhere"), "nowhere"),
     "another text than PTB": (("reproduce.py", "--model=small", "--data_path=data"), "--data_path=data: is not PTB"),
+    "home of nobody": ((*EVALUATE, "--data_path=~nosuchuser/text.txt"), "~nosuchuser/text.txt"),
     "empty text": ((*EVALUATE, "--data_path=/dev/null"), "/dev/null"),
     "nowhere to write": ((*EVALUATE, "--per_token=no/such/file.csv"), "no/such/file.csv: No such file or directory"),
     "no word of the prompt known": (

@@ -39,12 +39,15 @@ def assert_finite(checkpoint):
         assert np.isfinite(array).all(), name
 
 
-@pytest.mark.parametrize(("learning_rate", "numbers"), [(1e4, r"loss \S+ a token in one step"), (1e38, ".*(nan|inf|finite)")])
+@pytest.mark.parametrize(
+    ("learning_rate", "numbers"),
+    [(1e4, r"loss \S+ a token"), (1e38, "(loss (nan|inf)|.* is no longer finite)")],
+)
 def test_a_training_that_diverges_stops_and_keeps_its_last_good_checkpoint(begin, learning_rate, numbers):
     with pytest.raises(Diverged) as error:
         begin(train.train, learning_rate=learning_rate)
     stopped = re.search(
-        rf"at step (\d+) of epoch 1, learning rate {re.escape(f'{learning_rate:g}')}: {numbers}", str(error.value)
+        rf"at step (\d+) of epoch 1, learning rate {re.escape(f'{learning_rate:g}')}: {numbers}", error.value.what
     )
     assert stopped, error.value
     checkpoint = begin.run.load_checkpoint()
@@ -82,7 +85,11 @@ def test_the_lower_rate_survives_a_crash(begin):
 
 @pytest.mark.parametrize(
     ("loss", "grad_norm", "message"),
-    [(math.nan, 1.0, "loss nan"), (100.0, math.inf, "gradient norm inf"), (1e5, 1.0, r"loss 1e.04 a token in one step")],
+    [
+        (math.nan, 1.0, "loss nan"),
+        (100.0, math.inf, "gradient norm inf"),
+        (1e5, 1.0, r"loss 1e.04 a token in one step .limit 46.1."),
+    ],
 )
 def test_what_counts_as_diverged(loss, grad_norm, message):
     progress = Progress({}, (), Sums.zero().after(20.0, 10.0, 2.0, False))
@@ -96,3 +103,16 @@ def test_one_bad_step_of_an_untrained_model_is_no_divergence():
     """Of `large` the third step has 23 nats a word; a report after each step saw that alone."""
     progress = Progress({}, (), Sums.zero().after(9.2 * 700, 700, 5.0, False).after(23.0 * 700, 700, 500.0, True))
     progress.check()
+
+
+def test_a_loss_that_stays_high_is_found_at_the_end_of_the_epoch(begin, monkeypatch):
+    progress = Progress({}, (), Sums.zero().after(9.2 * 700, 700, 5.0, False))
+    progress.check_epoch()
+    for _ in range(20):
+        progress.sums = progress.sums.after(30.0 * 700, 700, 5.0, True)
+    progress.check()
+    with pytest.raises(Diverged, match=r"loss 29 a token in this epoch .limit 20.7."):
+        progress.check_epoch()
+    monkeypatch.setattr("ptb.progress.WORST_PERPLEXITY_OF_AN_EPOCH", 2.0)
+    with pytest.raises(Diverged, match=r"loss 2\S* a token in this epoch .limit 0.693."):
+        begin(train.train)

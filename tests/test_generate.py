@@ -162,9 +162,9 @@ def test_the_command_leaves_out_unk_and_takes_the_likeliest(command, run):
     assert process.returncode == 0, process.stderr
     assert "<unk>" not in process.stdout
     assert len(process.stdout.split()) > 100
-    process = command("generate.py", run, "--sample=argmax", "--prompt=the", "--length=10", "--num_samples=2")
-    text = process.stdout[: len(process.stdout) // 2]
-    assert process.stdout == f"{text}\n{text}"
+    process, again = (command("generate.py", run, "--sample=argmax", "--prompt=the", "--length=10") for _ in range(2))
+    assert process.stdout.startswith("the ")
+    assert process.stdout == again.stdout
 
 
 def test_the_command_suggests_words(command, run):

@@ -163,4 +163,5 @@ def test_product_rounds_its_factors_and_itself_but_not_its_sums():
     np.testing.assert_allclose(
         rounded, factors[0] @ factors[1], rtol=2**-7, atol=1e-4
     )  # 7 bits of mantissa, cut off or rounded
+    np.testing.assert_array_equal(rounded, tf.cast(tf.cast(rounded, tf.bfloat16), tf.float32))
     assert np.linalg.norm(rounded - exact) / np.linalg.norm(exact) > 1e-3

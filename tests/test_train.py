@@ -151,7 +151,8 @@ def test_reports_are_ten_an_epoch_or_one_a_window(count, reports):
         assert [f"{window / count:.3f}" for window in windows[:2]] == ["0.004", "0.104"]  # as the tutorial prints
 
 
-def test_helpshort_shows_every_flag_and_an_example(command):
-    process = command("train.py", "--helpshort")
+@pytest.mark.parametrize("flag", ["--helpshort", "-h"])
+def test_help_shows_every_flag_and_an_example(flag, command):
+    process = command("train.py", flag)
     for text in ("python train.py --model=medium", "--data_path", "--save_path", "--seed", "<small|medium|large|test"):
         assert text in process.stdout
