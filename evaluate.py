@@ -9,7 +9,6 @@ echo "the company said it will" | python evaluate.py runs/small-1 --stdin --word
 import csv
 import json
 import logging
-import os
 import pathlib
 import signal
 import sys
@@ -66,14 +65,8 @@ def check_flags(paths):
         )
     else:
         commands.refuse("is for --stdin", "carry_state", "words")
-    if is_one_text(FLAGS.data_path):
-        commands.refuse("is not for one text file, all of which is scored", "split")
     if len(paths) > 1:
         commands.refuse("takes one run", "stdin", "per_token")
-
-
-def is_one_text(data_path):
-    return data_path not in (None, "demo") and os.path.exists(os.path.expanduser(data_path)) and reader.is_one_text(data_path)
 
 
 def open_run(path):
@@ -124,8 +117,10 @@ def check_comparable(opened, first):
 def texts(opened):
     """Returns the ids of each text to score, by name: of a file that is named as such, all of it."""
     vocabulary, config, run = opened.vocabulary, opened.config, opened.run
-    if is_one_text(FLAGS.data_path):
-        return {pathlib.Path(FLAGS.data_path).name: reader.read_tokens(FLAGS.data_path, vocabulary, config.level)}
+    if FLAGS.data_path not in (None, "demo") and reader.is_one_text(FLAGS.data_path):
+        tokens = reader.read_tokens(FLAGS.data_path, vocabulary, config.level)
+        commands.refuse("is not for one text file, all of which is scored", "split")
+        return {pathlib.Path(FLAGS.data_path).name: tokens}
     data_path = FLAGS.data_path or run.config["data_path"]
     corpus = corpora.load_corpus(data_path, vocabulary, config.level, config.fractions)
     if FLAGS.data_path is None and corpus.fingerprint() != run.config["corpus"]:

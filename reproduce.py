@@ -79,6 +79,12 @@ def main(_):
     print(f"{README.name}: tables rewritten")
 
 
+def check_text():
+    """Raises DataError where a run for the README's tables, which are of PTB, would be on another text."""
+    if FLAGS.model in TABLED and corpora.load_corpus(FLAGS.data_path).fingerprint() != corpora.PTB_FINGERPRINT:
+        raise DataError(f"--data_path={FLAGS.data_path}: is not PTB, whose rows these are; train on other texts with train.py")
+
+
 def train(model, seed):
     """Trains a run unless that is done, and keeps its records. Returns its folder."""
     path, kept = pathlib.Path(FLAGS.runs, f"{model}-{seed}"), RESULTS / f"{model}-{seed}"
@@ -87,12 +93,6 @@ def train(model, seed):
     for name in RECORDS:
         shutil.copyfile(path / name, kept / name)
     return path
-
-
-def check_text():
-    """Raises DataError where a run for the README's tables, which are of PTB, would be on another text."""
-    if FLAGS.model in TABLED and corpora.load_corpus(FLAGS.data_path).fingerprint() != corpora.PTB_FINGERPRINT:
-        raise DataError(f"--data_path={FLAGS.data_path}: is not PTB, whose rows these are; train on other texts with train.py")
 
 
 def average(model, paths):

@@ -138,7 +138,7 @@ class Training:
         self.config, self.run, self.model = config, run, model
         self.vocabulary, self.setting, self.stop, self.watching = corpus.vocabulary, setting, stop, watching
         self.train_windows, self.valid_windows = cut_into_windows(corpus, config)
-        self.reports = report_windows(len(self.train_windows), watching.report_every)
+        self.report_windows = report_windows(len(self.train_windows), watching.report_every)
         optimizer = config.make_optimizer()
         self.train_step = make_train_step(model, config.gradient_clip(), optimizer, config.objective())
         self.eval_step = make_eval_step(model)
@@ -183,7 +183,7 @@ class Training:
                 break
             dropout_seed = np.array([self.setting["seed"], progress.step], np.int32)
             progress.state, progress.sums = train_step(inputs, targets, progress.state, progress.sums, rate, dropout_seed)
-            if progress.window in self.reports:
+            if progress.window in self.report_windows:
                 progress.check()
                 report(progress, len(self.train_windows), self.curves)
             progress.advance()

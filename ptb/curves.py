@@ -31,8 +31,8 @@ class Curves:
                     for stale in (self._folder / series).glob("events.out.*"):
                         stale.unlink()
         self.points = []
-        # Given a name of its own, a resumed run stays the same trial in TensorBoard's table of hyperparameters.
-        given = {name: value for name, value in (hyperparameters or {}).items() if value is not None}  # which it refuses
+        # Given a name of its own, a resumed run stays the same trial in TensorBoard's hyperparameters, which take no None.
+        given = {name: value for name, value in (hyperparameters or {}).items() if value is not None}
         trial = hparams_plugin.hparams_pb(given, trial_id=self._folder.name)
         self._write_event("", Event(wall_time=time.time(), summary=trial))
         for point in points:

@@ -150,16 +150,16 @@ class LanguageModel(keras.Model):
 
     def cross_entropy(self, features, targets):
         """Returns −log p(target) in nats, `[batch, num_steps]`, from what the softmax sees, `[num_steps, batch, hidden]`."""
-        rows = tf.reshape(features, [-1, features.shape[-1]])
-        labels = tf.reshape(tf.transpose(targets), [-1])
-        losses = softmax.cross_entropy(rows, *self._softmax_variables(), labels, self.product_dtype)
-        return tf.transpose(tf.reshape(losses, tf.shape(features)[:2]))
+        return self._losses_of_rows(softmax.cross_entropy, features, targets, self.product_dtype)
 
     def sampled_cross_entropy(self, features, targets, num_samples, seed):
         """Returns an estimate of the same from `num_samples` words, for training with a large vocabulary."""
+        return self._losses_of_rows(softmax.sampled_cross_entropy, features, targets, num_samples, seed)
+
+    def _losses_of_rows(self, cross_entropy, features, targets, *arguments):
         rows = tf.reshape(features, [-1, features.shape[-1]])
         labels = tf.reshape(tf.transpose(targets), [-1])
-        losses = softmax.sampled_cross_entropy(rows, *self._softmax_variables(), labels, num_samples, seed)
+        losses = cross_entropy(rows, *self._softmax_variables(), labels, *arguments)
         return tf.transpose(tf.reshape(losses, tf.shape(features)[:2]))
 
     def features(self, inputs, state, training=False, dropout_seed=None):

@@ -23,9 +23,9 @@ class Sums(NamedTuple):
 
     def after(self, loss, tokens, grad_norm, clipped):
         """Returns the sums with one more step in them."""
-        loss, tokens, *others = [tf.cast(value, tf.float64) for value in (loss, tokens, 1, grad_norm, clipped)]
-        totals = [total + value for total, value in zip(self, (loss, tokens, *others))]
-        return Sums(*totals, tf.maximum(self.largest_loss, loss / tokens))
+        step = [tf.cast(value, tf.float64) for value in (loss, tokens, 1, grad_norm, clipped)]
+        totals = [total + value for total, value in zip(self, step)]
+        return Sums(*totals, tf.maximum(self.largest_loss, step[0] / step[1]))
 
 
 class Objective(NamedTuple):

@@ -1,6 +1,4 @@
-"""Commands as processes of their own, on the CPU, without the seconds that each takes to import TensorFlow: forked from one
-that has.
-"""
+"""Commands as processes of their own, on the CPU, forked from one that has spent the seconds of importing TensorFlow."""
 
 import multiprocessing
 import os

@@ -78,10 +78,12 @@ def survive(kills, folder, seed=0):
 
     def end(process):
         process.join(300)
+        exit_code = process.exitcode  # None where it hangs
+        process.kill()
         errors = (folder / "stderr").read_text()
-        assert process.exitcode in (0, -signal.SIGKILL), f"exit code {process.exitcode}: {errors}"
+        assert exit_code in (0, -signal.SIGKILL), f"exit code {exit_code}: {errors}"
         assert not errors, errors
-        return process.exitcode != 0
+        return exit_code != 0
 
     unbroken = folder / "unbroken"
     began = time.monotonic()

@@ -3,10 +3,9 @@
 import dataclasses
 
 import train
+from fuzz.targets import RECORDED
 from ptb.run import Run
 from ptb.signals import StopRequest
-
-RECORDED = {"model": "test", "seed": 1, "precision": "float32", "corpus": "", "data_path": None}
 
 
 def begin(config, corpus, folder, stop=None, **watching):
