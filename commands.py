@@ -1,8 +1,10 @@
 """What the commands share: every error that a user can cause is one line on standard error, and an exit code."""
 
+import logging
 import signal
 import sys
 
+import absl.logging
 from absl import app, flags
 
 from ptb.devices import DeviceError
@@ -36,6 +38,7 @@ def run(main, define_flags, takes_runs=False):
             return _fail("interrupted", 128 + signal.SIGINT)
 
     define_flags()
+    absl.logging.get_absl_handler().setFormatter(logging.Formatter(f"{sys.argv[0]}: %(message)s"))  # as _fail's, and no more
     if sys.stdout:  # a terminal that cannot show a word is no reason to stop
         sys.stdout.reconfigure(errors="backslashreplace")
     app.run(guarded, flags_parser=_parse)

@@ -7,6 +7,7 @@ echo "the company said it will" | python evaluate.py runs/small-1 --stdin --word
 """
 
 import csv
+import itertools
 import json
 import logging
 import pathlib
@@ -28,6 +29,7 @@ FLAGS = flags.FLAGS
 logger = logging.getLogger(__name__)
 
 WINDOW = 500  # words at a time; the state is carried on, so that no score depends on it
+PER_TOKEN = ("split", "word", "log_probability", "rank")  # nats, and 1 where the model held no other word more likely
 
 
 def define_flags():
@@ -37,7 +39,7 @@ def define_flags():
     flags.DEFINE_multi_enum("split", ["valid", "test"], ["train", "valid", "test"], "Which parts of the text to score")
     flags.DEFINE_bool("average", False, "Score the mean of the runs' probabilities: of the first, of the first two, … of all.")
     flags.DEFINE_string(
-        "per_token", None, "Also write word, log probability and rank of every word of the last split to this CSV file."
+        "per_token", None, "Also write split, word, log probability and rank of every word that is scored to this CSV file."
     )
     flags.DEFINE_bool("stdin", False, "Score the sentences on standard input, one a line.")
     flags.DEFINE_bool("carry_state", False, "With --stdin: score them as one text, not each from a fresh state.")
@@ -82,9 +84,13 @@ def score_runs(paths):
             check_comparable(opened, first)
         else:
             to_score = texts(opened)
+            if FLAGS.per_token:
+                write_rows([PER_TOKEN], "w")
         first = first or opened._replace(model=None)
         for split, tokens in to_score.items():
             log_probabilities = score_text(opened, tokens)
+            if FLAGS.per_token:
+                write_rows(token_rows(opened, split, tokens, log_probabilities))
             if FLAGS.average:
                 log_probabilities = mean[split] = evaluation.add_to_mean(mean.get(split), log_probabilities, count)
             score = evaluation.Score(-float(log_probabilities.sum(dtype=np.float64)), log_probabilities.size)
@@ -95,14 +101,21 @@ def score_runs(paths):
 
 
 def score_text(opened, tokens):
-    """Returns the log probability in nats of every token but the first, and writes them to a file where that is asked for."""
-    model, vocabulary = opened.model, opened.vocabulary
+    """Returns the log probability in nats of every token but the first."""
+    return -carry_through(evaluation.make_eval_step, opened.model, tokens)
+
+
+def token_rows(opened, split, tokens, log_probabilities):
+    """Returns the rows of --per_token for a text that has been scored."""
+    words = [opened.vocabulary.words[token] for token in tokens[1:]]
+    ranks = carry_through(evaluation.make_rank_step, opened.model, tokens)
+    return zip(itertools.repeat(split), words, log_probabilities.tolist(), ranks.tolist())
+
+
+def carry_through(make_step, model, tokens):
+    """Returns what a step of the model gives for every token but the first, `[len(tokens) - 1]`."""
     windows = reader.windows(tokens, 1, WINDOW, drop_remainder=False)
-    log_probabilities = -evaluation.carry_through(evaluation.make_eval_step(model, jit_compile=True), model, windows)[0]
-    if FLAGS.per_token:
-        ranks = evaluation.carry_through(evaluation.make_rank_step(model, jit_compile=True), model, windows)[0]
-        write_tokens(FLAGS.per_token, [vocabulary.words[token] for token in tokens[1:]], log_probabilities, ranks)
-    return log_probabilities
+    return evaluation.carry_through(make_step(model, jit_compile=True), model, windows)[0]
 
 
 def check_comparable(opened, first):
@@ -180,12 +193,13 @@ def table_row(record):
     return "\n".join([row + record["sentence"], *words])
 
 
-def write_tokens(path, words, log_probabilities, ranks):
-    """Writes `word, log probability, rank` a line: nats, and 1 where the model held no other word more likely."""
-    with pathlib.Path(path).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["word", "log_probability", "rank"])
-        writer.writerows(zip(words, log_probabilities.tolist(), ranks.tolist()))
+def write_rows(rows, mode="a"):
+    """Writes rows to the file of --per_token; OSError that names it."""
+    try:
+        with open(FLAGS.per_token, mode, newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(rows)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, FLAGS.per_token) from None
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ python generate.py runs/small-1 --prompt="the company" --top=10          # the l
 
 import functools
 import itertools
+import logging
 import math
 import signal
-import sys
 
 import numpy as np
 from absl import flags
@@ -20,6 +20,8 @@ import trained
 from ptb import devices, sampling
 
 FLAGS = flags.FLAGS
+
+logger = logging.getLogger(__name__)
 
 
 def define_flags():
@@ -83,7 +85,7 @@ def encode_prompt(vocabulary, level):
     if unknown and reader.UNK not in vocabulary.ids:
         raise reader.DataError(f"--prompt: the vocabulary lacks {named} and has no {reader.UNK} for it; use other words")
     if unknown:
-        print(f"{sys.argv[0]}: --prompt: not in the vocabulary, read as {reader.UNK}: {named}", file=sys.stderr)
+        logger.warning("--prompt: not in the vocabulary, read as %s: %s", reader.UNK, named)
     return vocabulary.encode(words).tolist()
 
 

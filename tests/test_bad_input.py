@@ -280,6 +280,7 @@ OTHER_CASES = {
     "home of nobody": ((*EVALUATE, "--data_path=~nosuchuser/text.txt"), "~nosuchuser/text.txt"),
     "empty text": ((*EVALUATE, "--data_path=/dev/null"), "/dev/null"),
     "nowhere to write": ((*EVALUATE, "--per_token=no/such/file.csv"), "no/such/file.csv: No such file or directory"),
+    "no room to write": ((*EVALUATE, "--per_token=/dev/full"), "/dev/full: No space left on device"),
     "no word of the prompt known": (
         (*GENERATE, "--prompt=zebra yak\nzebra"),
         "--prompt: none of its words is in the vocabulary",
