@@ -23,6 +23,15 @@ def visible_gpus():
     return gpus
 
 
+def on_host():
+    """Returns the scope for what is made of words and seeds alone, which a step gets from the host.
+
+    TensorFlow has some of the operations on int32 for the GPU and does the others on the host in any case. Of a chain of both,
+    each step would wait for the GPU to hand back what it was given.
+    """
+    return tf.device("CPU:0")
+
+
 def choose_kernel(rnn_mode, gpus, cell="lstm"):
     """Returns which of `ptb.kernels` to use: the one asked for, or for the LSTM cuDNN's on a GPU, the fused one elsewhere."""
     if cell != "lstm":

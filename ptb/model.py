@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from ptb import replicas, softmax
 from ptb.cells import CELLS
+from ptb.devices import on_host
 from ptb.kernels import kernel_of
 
 
@@ -158,7 +159,8 @@ class LanguageModel(keras.Model):
 
     def _losses_of_rows(self, cross_entropy, features, targets, *arguments):
         rows = tf.reshape(features, [-1, features.shape[-1]])
-        labels = tf.reshape(tf.transpose(targets), [-1])
+        with on_host():
+            labels = tf.reshape(tf.transpose(targets), [-1])
         losses = cross_entropy(rows, *self._softmax_variables(), labels, *arguments)
         return tf.transpose(tf.reshape(losses, tf.shape(features)[:2]))
 
@@ -167,10 +169,12 @@ class LanguageModel(keras.Model):
 
         `dropout_seed`, int32 `[2]`, is needed in training when `keep_prob` is below one.
         """
+        with on_host():
+            words = tf.transpose(inputs)
         if self.embedding is None:
-            features = tf.one_hot(tf.transpose(inputs), self.vocab_size, dtype=self.dtype)
+            features = tf.one_hot(words, self.vocab_size, dtype=self.dtype)
         else:
-            features = tf.gather(self.embedding.value, tf.transpose(inputs))
+            features = tf.gather(self.embedding.value, words)
         new_state = []
         for index, (layer, layer_state) in enumerate(zip(self.recurrent_layers, state)):
             if training and (index or self.drop_input):
@@ -184,7 +188,8 @@ class LanguageModel(keras.Model):
     def _dropout(self, features, seed, index):
         if self.keep_prob == 1:
             return features
-        seed = tf.random.fold_in(seed, index)
+        with on_host():
+            seed = tf.random.fold_in(seed, index)
         if replicas.number() == 1:
             return tf.nn.experimental.stateless_dropout(features, 1 - self.keep_prob, seed)
         # Each replica draws the masks of the whole batch, so that they do not depend on how many replicas there are.

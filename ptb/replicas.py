@@ -14,7 +14,7 @@ import os
 
 import tensorflow as tf
 
-from ptb.devices import DeviceError
+from ptb.devices import DeviceError, on_host
 
 STRATEGIES = ("none", "mirrored", "multi_worker")
 
@@ -131,7 +131,8 @@ def own_rows(tensors, axis=0):
 
     def cut(tensor):
         size = tensor.shape[axis] // number()
-        begin = tf.one_hot(axis, tensor.shape.rank, replica * size, dtype=tf.int32)
+        with on_host():
+            begin = tf.one_hot(axis, tensor.shape.rank, replica * size, dtype=tf.int32)
         shape = [size if dimension == axis else -1 for dimension in range(tensor.shape.rank)]
         rows = tf.slice(tensor, begin, shape)
         return tf.ensure_shape(rows, [*tensor.shape[:axis], size, *tensor.shape[axis + 1 :]])

@@ -4,6 +4,7 @@ import math
 
 import tensorflow as tf
 
+from ptb.devices import on_host
 from ptb.kernels import product
 
 
@@ -59,11 +60,13 @@ def sampled_cross_entropy(features, weights, bias, targets, num_samples, seed):
         in_the_set = -tf.math.expm1(num_samples * tf.math.log1p(-in_one_draw))
         return scores + tf.gather(bias, words) - tf.math.log(in_the_set)
 
-    words = tf.sort(zipf_draws(num_samples, vocab_size, seed))
-    is_repeat = tf.concat([[False], words[1:] == words[:-1]], 0)
+    with on_host():
+        words = tf.sort(zipf_draws(num_samples, vocab_size, seed))
+        is_repeat = tf.concat([[False], words[1:] == words[:-1]], 0)
+        excluded = is_repeat | (words == targets[:, tf.newaxis])
     target_scores = corrected(tf.reduce_sum(features * tf.gather(weights, targets), -1), targets)
     word_scores = corrected(tf.matmul(features, tf.gather(weights, words), transpose_b=True), words)
-    word_scores = tf.where(is_repeat | (words == targets[:, tf.newaxis]), word_scores.dtype.min, word_scores)
+    word_scores = tf.where(excluded, word_scores.dtype.min, word_scores)
     scores = tf.concat([target_scores[:, tf.newaxis], word_scores], -1)
     return tf.reduce_logsumexp(scores, -1) - target_scores
 

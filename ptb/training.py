@@ -5,6 +5,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from ptb import replicas
+from ptb.devices import on_host
 
 
 class Sums(NamedTuple):
@@ -65,7 +66,9 @@ def make_train_step(model, clip, optimizer=None, objective=PAPER):
     strategy = tf.distribute.get_strategy()
 
     def replica_step(inputs, targets, state, sums, learning_rate, dropout_seed):
-        inputs, targets, state = replicas.own_rows((inputs, targets, state))
+        with on_host():
+            inputs, targets = replicas.own_rows((inputs, targets))
+        state = replicas.own_rows(state)
         with tf.GradientTape() as tape:
             cost, losses, state = cost_of(model, objective, inputs, targets, state, dropout_seed)
         variables = [variable.value for variable in model.trainable_variables]
@@ -93,16 +96,18 @@ def cost_of(model, objective, inputs, targets, state, dropout_seed):
     Element-Research's `rnn`, BPTT(h; h') of Williams & Peng (1990).
     """
     count = objective.num_steps or inputs.shape[1]
-    features, state = model.features(inputs[:, :count], state, training=True, dropout_seed=dropout_seed)
-    if count < inputs.shape[1]:
-        other_masks = tf.random.fold_in(dropout_seed, len(model.recurrent_layers) + 1)  # the layers fold in what is below
-        rest, _ = model.features(inputs[:, count:], state, training=True, dropout_seed=other_masks)
-        features = tf.concat([features, rest], 0)[-count:]
+    layers = len(model.recurrent_layers)  # for whose masks the numbers up to this are folded in
+    with on_host():
+        other_masks, samples = tf.random.fold_in(dropout_seed, layers + 1), tf.random.fold_in(dropout_seed, layers + 2)
+        inputs, rest, targets = inputs[:, :count], inputs[:, count:], targets[:, -count:]
+    features, state = model.features(inputs, state, training=True, dropout_seed=dropout_seed)
+    if rest.shape[1]:
+        more, _ = model.features(rest, state, training=True, dropout_seed=other_masks)
+        features = tf.concat([features, more], 0)[-count:]
     if objective.softmax_samples:
-        seed = tf.random.fold_in(dropout_seed, len(model.recurrent_layers) + 2)
-        losses = model.sampled_cross_entropy(features, targets[:, -count:], objective.softmax_samples, seed)
+        losses = model.sampled_cross_entropy(features, targets, objective.softmax_samples, samples)
     else:
-        losses = model.cross_entropy(features, targets[:, -count:])
+        losses = model.cross_entropy(features, targets)
     cost = tf.reduce_sum(losses) / losses.shape[0] if objective.reduction == "sum" else tf.reduce_mean(losses)
     if objective.softmax_l2:
         cost += objective.softmax_l2 * tf.reduce_sum(tf.square(model.softmax_weights.value))
@@ -126,11 +131,12 @@ def sum_repeats(slices):
     That keeps the shape: `tf.unique` would make it depend on the data, and the program wait until the GPU has told it.
     """
     count = tf.size(slices.indices)
-    order = tf.argsort(slices.indices, stable=True)
-    rows = tf.gather(slices.indices, order)
-    group = tf.cumsum(tf.cast(tf.concat([[False], rows[1:] != rows[:-1]], 0), tf.int32))
-    first_of_group = tf.math.unsorted_segment_min(order, group, count)
-    first = tf.scatter_nd(order[:, tf.newaxis], tf.gather(first_of_group, group), [count])
+    with on_host():
+        order = tf.argsort(slices.indices, stable=True)
+        rows = tf.gather(slices.indices, order)
+        group = tf.cumsum(tf.cast(tf.concat([[False], rows[1:] != rows[:-1]], 0), tf.int32))
+        first_of_group = tf.math.unsorted_segment_min(order, group, count)
+        first = tf.scatter_nd(order[:, tf.newaxis], tf.gather(first_of_group, group), [count])
     return tf.IndexedSlices(tf.math.unsorted_segment_sum(slices.values, first, count), slices.indices, slices.dense_shape)
 
 

@@ -1,6 +1,7 @@
 """One training step against the same in NumPy: the scale of the loss, the global norm, repeated words, the update."""
 
 import numpy as np
+import placement
 import pytest
 import tensorflow as tf
 
@@ -188,3 +189,27 @@ def test_training_learns_a_window_by_heart():
     for _ in range(400):
         _, sums = train_step(inputs, targets, model.initial_state(BATCH), Sums.zero(), np.float32(0.5), SEED)
     assert float(sums.loss) / float(sums.tokens) < 0.05  # from log 11 = 2.4
+
+
+def traced(config):
+    """Returns the graph of a configuration's training step with the kernels that it would have on a GPU."""
+    model = config.make_model(VOCAB, rnn_mode="cudnn" if config.cell == "lstm" else "basic")
+    train_step = make_train_step(model, config.gradient_clip(), config.make_optimizer(), config.objective())
+    words = tf.TensorSpec([config.batch_size, config.num_steps + config.overlap], tf.int32)
+    state, sums = tf.nest.map_structure(tf.type_spec_from_value, (model.initial_state(config.batch_size), Sums.zero()))
+    return train_step.get_concrete_function(words, words, state, sums, tf.TensorSpec([]), tf.TensorSpec([2], tf.int32)).graph
+
+
+@pytest.mark.skipif(not placement.knows_gpus(), reason="a TensorFlow that was built without GPUs")
+@pytest.mark.parametrize("name", ["medium", "small_repeats_apart", "small_sampled", "small_patient", "char_rnn", "element_rnn"])
+def test_a_step_would_ask_a_gpu_for_nothing(name):
+    assert placement.returns_to_host(traced(CONFIGS[name])) == []
+
+
+@pytest.mark.skipif(not placement.knows_gpus(), reason="a TensorFlow that was built without GPUs")
+def test_what_a_gpu_would_be_asked_for_is_found():
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([2, 3], tf.int32)])
+    def flattened(words):
+        return tf.reshape(tf.transpose(words), [-1])  # the first on a GPU, the second never
+
+    assert placement.returns_to_host(flattened.get_concrete_function().graph) == [("transpose", "Reshape")]
