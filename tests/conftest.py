@@ -5,8 +5,15 @@ import pathlib
 
 import processes
 import pytest
+import tensorflow as tf
 
 ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def exact_products():
+    """TF32, on by default on GPUs, would hide errors smaller than 1e-3."""
+    tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
 @pytest.fixture(scope="session")

@@ -16,12 +16,6 @@ kernels = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(autouse=True)
-def exact_products():
-    """TF32, on by default on GPUs, would hide errors smaller than 1e-3."""
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-
-
 def case(dtype=np.float64, seed=0):
     """Returns inputs, first hidden, first cell, kernel, recurrent_kernel and bias."""
     rng = np.random.default_rng(seed)
