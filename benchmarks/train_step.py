@@ -47,6 +47,7 @@ LIMITS = (
 )
 PEERS = (
     Contestant("ours_basic", "peers.ours", {"rnn_mode": "basic"}),
+    Contestant("ours_xla", "peers.ours", {"rnn_mode": "auto", "xla": True}, devices=("GPU",)),
     Contestant("pytorch", "peers.pytorch"),
     Contestant("keras", "peers.stock_keras"),
     Contestant("keras_unrolled", "peers.stock_keras", {"unroll": True}, devices=("CPU",)),

@@ -1,6 +1,7 @@
 """This project's own step, called as train.py calls it."""
 
 import numpy as np
+import tensorflow as tf
 
 from benchmarks.peers.tensorflow_trainer import TensorFlowTrainer
 from ptb import devices
@@ -9,8 +10,9 @@ from ptb.training import Clip, Objective, Sums, make_train_step
 
 
 class Trainer(TensorFlowTrainer):
-    def __init__(self, workload, precision, rnn_mode, softmax_samples=0):
+    def __init__(self, workload, precision, rnn_mode, softmax_samples=0, xla=False):
         super().__init__(workload, precision)
+        tf.config.optimizer.set_jit(xla)  # of all that XLA knows; the rest, cuDNN's kernel, stays as it is
         kernel = devices.choose_kernel(rnn_mode, self.gpus)
         model = LanguageModel(workload.vocab_size, workload.hidden_size, workload.num_layers, keep_prob=workload.keep_prob,
                               init_scale=workload.init_scale, rnn_mode=kernel,
