@@ -214,7 +214,7 @@ SMALL_LUA_DECAY_REPEATS_APART = dataclasses.replace(SMALL_LUA_DECAY, norm_of_rep
 # What an estimate of the softmax costs, which a vocabulary of 10,000 words does not need yet.
 SMALL_SAMPLED = dataclasses.replace(SMALL, softmax_samples=1000)
 
-# The older systems that taught people recurrent language models, each as it was by default. None has a published row for PTB.
+# After the older systems that taught people recurrent language models. None has a published row for PTB.
 
 # The three-layer PyTorch net: one layer of 150, the mean loss, the gradient made as long as 1.
 LSTM150 = Config(
@@ -234,7 +234,7 @@ LSTM150 = Config(
 )
 RNN150 = dataclasses.replace(LSTM150, cell="tanh_rnn")
 
-# char-rnn (Torch): characters, one-hot, RMSprop, each element of the gradient in ±5.
+# char-rnn (Torch): characters, one-hot, RMSprop, each element of the gradient in ±5. The original's biases start uniform too.
 CHAR_RNN = Config(
     init_scale=0.08,
     learning_rate=2e-3,
@@ -258,6 +258,7 @@ CHAR_RNN = Config(
 )
 
 # Element-Research's rnn (Torch): the simple recurrent cell, an update every 5 steps from a gradient that reaches back 10.
+# The schedule is that of small; there is no momentum, which the original has.
 ELEMENT_RNN = dataclasses.replace(SMALL, cell="sigmoid_rnn", num_layers=1, num_steps=5, bptt_steps=10, learning_rate=0.1)
 PEEPHOLE = dataclasses.replace(SMALL, cell="peephole_lstm")
 GRU = dataclasses.replace(SMALL, cell="gru")

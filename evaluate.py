@@ -28,7 +28,6 @@ FLAGS = flags.FLAGS
 
 logger = logging.getLogger(__name__)
 
-WINDOW = 500  # words at a time; the state is carried on, so that no score depends on it
 PER_TOKEN = ("split", "word", "log_probability", "rank")  # nats, and 1 where the model held no other word more likely
 
 
@@ -102,20 +101,19 @@ def score_runs(paths):
 
 def score_text(opened, tokens):
     """Returns the log probability in nats of every token but the first."""
-    return -carry_through(evaluation.make_eval_step, opened.model, tokens)
+    return -of_each_token(evaluation.make_eval_step, opened.model, tokens)
 
 
 def token_rows(opened, split, tokens, log_probabilities):
     """Returns the rows of --per_token for a text that has been scored."""
     words = [opened.vocabulary.words[token] for token in tokens[1:]]
-    ranks = carry_through(evaluation.make_rank_step, opened.model, tokens)
+    ranks = of_each_token(evaluation.make_rank_step, opened.model, tokens)
     return zip(itertools.repeat(split), words, log_probabilities.tolist(), ranks.tolist())
 
 
-def carry_through(make_step, model, tokens):
+def of_each_token(make_step, model, tokens):
     """Returns what a step of the model gives for every token but the first, `[len(tokens) - 1]`."""
-    windows = reader.windows(tokens, 1, WINDOW, drop_remainder=False)
-    return evaluation.carry_through(make_step(model, jit_compile=True), model, windows)[0]
+    return evaluation.carry_through(make_step(model, jit_compile=True), model, reader.scoring_windows(tokens))[0]
 
 
 def check_comparable(opened, first):
@@ -135,7 +133,10 @@ def texts(opened):
         commands.refuse("is not for one text file, all of which is scored", "split")
         return {pathlib.Path(FLAGS.data_path).name: tokens}
     data_path = FLAGS.data_path or run.config["data_path"]
-    corpus = corpora.load_corpus(data_path, vocabulary, config.level, config.fractions)
+    try:
+        corpus = corpora.load_corpus(data_path, vocabulary, config.level, config.fractions)
+    except reader.DataError as error:
+        raise error if FLAGS.data_path else reader.DataError(f"{error}; or name the text with --data_path") from None
     if FLAGS.data_path is None and corpus.fingerprint() != run.config["corpus"]:
         logger.warning("%s: is not the text that %s was trained on, or no longer", data_path or "PTB", run.path)
     return {split: getattr(corpus, split) for split in FLAGS.split}
@@ -143,6 +144,7 @@ def texts(opened):
 
 def sentences():
     """Yields the lines of standard input; DataError where they are not UTF-8."""
+    sys.stdin.reconfigure(encoding="utf-8", errors="strict")  # whatever the locale
     try:
         yield from sys.stdin
     except UnicodeDecodeError as error:

@@ -51,9 +51,14 @@ class Vocabulary:
         return len(self.words)
 
     @classmethod
-    def build(cls, tokens: Iterable[str]) -> "Vocabulary":
-        """Ids by descending count, then by word, as in the tutorial's `_build_vocab`."""
+    def build(cls, tokens: Iterable[str], rare: int = 0) -> "Vocabulary":
+        """Ids by descending count, then by word, as in the tutorial's `_build_vocab`.
+
+        Words that occur no more than `rare` times are left out for `<unk>`, unless the text has that already.
+        """
         counts = Counter(tokens)
+        if rare and UNK not in counts:
+            counts[UNK] = sum(counts.pop(word) for word in list(counts) if counts[word] <= rare and word != EOS)
         return cls(tuple(sorted(counts, key=lambda word: (-counts[word], word))))
 
     def encode(self, tokens: Iterable[str]) -> np.ndarray:
@@ -68,18 +73,13 @@ class Vocabulary:
             word = reprlib.repr(error.args[0])
             raise DataError(f"{word} is not in the vocabulary, which has no {UNK}; use words that it has") from None
 
-    def save(self, path: str | os.PathLike):
-        """Writes one word a line, by id, UTF-8. The file is whole or not there: written aside, then renamed."""
-        aside = f"{os.fspath(path)}.tmp"
-        with open(aside, "wb") as file:
-            file.write("".join(f"{word}\n" for word in self.words).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+    def to_bytes(self) -> bytes:
+        """What a vocabulary's file holds: one word a line, by id, UTF-8."""
+        return "".join(f"{word}\n" for word in self.words).encode()
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Vocabulary":
-        """Reads what `save` wrote. Raises DataError for a file that is missing, cut off or otherwise no vocabulary."""
+        """Reads what `to_bytes` gave. Raises DataError for a file that is missing, cut off or otherwise no vocabulary."""
         with opened(path) as file:
             lines = read_lines(file, path)
         if not lines or not lines[-1].endswith("\n"):
@@ -140,13 +140,15 @@ def read_corpus(
 
     `path` is a folder with `ptb.train.txt`, `ptb.valid.txt` and `ptb.test.txt` (or `train.txt`, `valid.txt` and
     `test.txt`), a folder with these in `data/`, such as simple-examples, `simple-examples.tgz`, which is read without unpacking
-    it to disk, or one text file, of which train and valid get these `fractions` and test the rest. The characters of such a
-    file, at that level, are all in the vocabulary, as in char-rnn. Raises DataError for files that are missing, damaged or not
-    text, and where `build_corpus` does.
+    it to disk, or one text file, of which train and valid get these `fractions` and test the rest. The vocabulary of such a
+    file has all its characters, as in char-rnn, or at the level of words those that train has more than once and `<unk>`,
+    unless there is some `<unk>` in train. Raises DataError for files that are missing, damaged or not text, and where
+    `build_corpus` does.
     """
     texts = read_texts(path, fractions)
-    if vocabulary is None and level == "char" and is_one_text(path):
-        vocabulary = Vocabulary.build(tokenize(chain(*texts.values()), level))
+    if vocabulary is None and is_one_text(path):
+        train, *others = texts.values()
+        vocabulary = Vocabulary.build(tokenize(chain(train, *others if level == "char" else ()), level), rare=level == "word")
     return build_corpus(*texts.values(), vocabulary=vocabulary, names=tuple(texts), level=level)
 
 
@@ -235,6 +237,11 @@ def windows(
         )
     streams = np.asarray(tokens)[: batch_size * stream_length].reshape(batch_size, stream_length)
     return Windows(streams, num_steps, overlap, range(count))
+
+
+def scoring_windows(tokens: np.ndarray) -> "Windows":
+    """The windows to score a text in: batch 1, every prediction. The state being carried, their length changes nothing."""
+    return windows(tokens, 1, 500, drop_remainder=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -87,7 +87,7 @@ def check_text():
 
 def train(model, seed):
     """Trains a run unless that is done, and keeps its records. Returns its folder."""
-    path, kept = pathlib.Path(FLAGS.runs, f"{model}-{seed}"), RESULTS / f"{model}-{seed}"
+    path, kept = pathlib.Path(FLAGS.runs, f"{model}-{seed}").expanduser(), RESULTS / f"{model}-{seed}"
     run_command("train.py", f"--model={model}", f"--seed={seed}", f"--save_path={path}", *data_flag())
     kept.mkdir(parents=True, exist_ok=True)
     for name in RECORDS:

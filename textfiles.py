@@ -86,7 +86,9 @@ def _archive(path: str) -> dict[str, list[str]]:
             texts = _members(archive, path)
             while stream.read(MAX_LINE_BYTES):  # to the end, where the checksum stands
                 pass
-    except (EOFError, OSError, RecursionError, tarfile.TarError, zlib.error) as error:
+    except DataError:
+        raise
+    except (EOFError, OSError, RecursionError, ValueError, tarfile.TarError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path}: is neither a folder nor a readable simple-examples.tgz ({reason}); pass one") from None
     return {name: _read_text(io.BytesIO(data), name) for name, data in texts.items()}

@@ -54,7 +54,7 @@ def read_ids(path: str, vocabulary: Vocabulary | None = None, level: str = "word
         made = f"{path}.{record['key']}"
         if record == {"key": record["key"], "source": source, "crc32": _checksum(made)}:
             return Vocabulary.load(f"{made}.words"), _mapped(f"{made}.ids")
-    except (OSError, ValueError, LookupError, TypeError):  # the first time, or damaged
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # the first time, or damaged
         pass
     try:
         return _make(path, source, vocabulary, level)
@@ -73,7 +73,7 @@ def _make(path, source, vocabulary, level):
         own = vocabulary is None
         if own:
             vocabulary = _renumber(_mapped(f"{aside}/new.ids", "r+"), list(known))
-        vocabulary.save(f"{aside}/new.words")
+        Path(f"{aside}/new.words").write_bytes(vocabulary.to_bytes())
         made = f"{path}.{_key(vocabulary, level)}"
         record = {"key": _key(vocabulary, level), "source": source, "crc32": _checksum(f"{aside}/new")}
         for ending in ("ids", "words"):

@@ -36,7 +36,6 @@ FLAGS = flags.FLAGS
 
 REPORTS_PER_EPOCH = 10
 SAMPLE_LENGTH = 100  # tokens
-TEST_WINDOW = 500  # at batch 1 the state is carried all the way: the length of the windows makes no difference to the score
 
 
 class Watching(NamedTuple):
@@ -100,7 +99,7 @@ def train_in(run, config, corpus, kernel, precision):
     agree = replicas.make_agreement() if replicas.are_processes() else None
     with run.locked(), StopRequest(f"the same command resumes {run.path}", agree) as stop:
         run.begin(asked, DEFAULTS)
-        run.save_vocabulary(corpus.vocabulary)
+        run.write_vocabulary(corpus.vocabulary)
         count = replicas.number()
         device = ("GPU" if devices.visible_gpus() else "CPU") + (f" × {count}" if count > 1 else "")
         print(f"Model: {FLAGS.model} Kernel: {kernel} Precision: {precision} Device: {device}")
@@ -178,7 +177,7 @@ class Training:
         for inputs, targets in self.train_windows[progress.window :]:
             if is_due(self.config.validate_every, progress.step) and progress.validated < progress.step:
                 progress.save(self.run)
-                self.curves.add("", "valid_perplexity", progress.step, self.validate().perplexity)
+                self.validate()
             if self.out_of_patience():
                 break
             dropout_seed = np.array([self.setting["seed"], progress.step], np.int32)
@@ -202,6 +201,8 @@ class Training:
         """Returns the Score of the validation text, and keeps the weights where there is patience and they are the best."""
         valid = score(self.eval_step, self.model, self.stop.watch(self.valid_windows))
         progress = self.progress
+        if is_due(self.config.validate_every, progress.step):
+            self.curves.add("", "valid_perplexity", progress.step, valid.perplexity)
         if self.config.patience:
             progress.note_validation(valid.perplexity)
             best = f"best so far: valid perplexity {progress.best_perplexity:.3f} at step {progress.best_step}"
@@ -239,8 +240,8 @@ def cut_into_windows(corpus, config):
 
 def finish(config, corpus, run, model, progress, setting, stop):
     """Scores the test text at batch 1, every prediction of it, and writes `result.json`."""
-    windows = reader.windows(corpus.test, 1, TEST_WINDOW, drop_remainder=False)
-    test = score(make_eval_step(model, jit_compile=True), model, stop.watch(windows))
+    windows = stop.watch(reader.scoring_windows(corpus.test))
+    test = score(make_eval_step(model, jit_compile=True), model, windows)
     print(f"Test Perplexity: {test.perplexity:.3f}")
     result = {
         "test_perplexity": test.perplexity,

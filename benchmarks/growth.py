@@ -13,7 +13,7 @@ from absl import flags
 
 import commands
 from benchmarks.machine import describe_machine, write_record
-from benchmarks.worker import Worker
+from benchmarks.worker import Worker, WorkerError
 from benchmarks.workload import Workload
 from configs import CONFIGS
 from ptb import devices
@@ -51,15 +51,24 @@ def main(_):
     print(f"{'':24}{'ms/step':>9}{'words/s':>9}{'Gflop/s':>9}{'peak MiB':>10}")
     for dimension in FLAGS.dimension:
         for size in GROWTH[dimension]:
-            measured = measure(dataclasses.replace(start, **{dimension: size}), precision)
+            try:
+                measured = measure(dataclasses.replace(start, **{dimension: size}), precision)
+            except WorkerError as error:
+                measured = {"error": str(error)}
             record["shapes"].append({dimension: size} | measured)
-            print(
-                f"{dimension:14}{size:10,}{1e3 * measured['seconds']:9.1f}{measured['words_per_second']:9.0f}"
-                f"{measured['flops_per_second'] / 1e9:9.0f}{measured['peak_bytes'] / 2**20:10.0f}",
-                flush=True,
-            )
+            print(f"{dimension:14}{size:10,}{columns(measured)}", flush=True)
             if FLAGS.json:
                 write_record(FLAGS.json, record)
+
+
+def columns(measured):
+    """Returns what has been measured of a shape, for people."""
+    if "error" in measured:
+        return f"   not measured: {measured['error']}"
+    return (
+        f"{1e3 * measured['seconds']:9.1f}{measured['words_per_second']:9.0f}"
+        f"{measured['flops_per_second'] / 1e9:9.0f}{measured['peak_bytes'] / 2**20:10.0f}"
+    )
 
 
 def measure(workload, precision):

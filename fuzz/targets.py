@@ -61,7 +61,7 @@ def archive(data):
 def config(data):
     with file_of(data, "config.json") as path, contextlib.suppress(RunError):
         path.with_name("checkpoint-000000001.npz").write_bytes(CHECKPOINT)
-        VOCABULARY.save(path.with_name("vocabulary.txt"))
+        path.with_name("vocabulary.txt").write_bytes(VOCABULARY.to_bytes())
         return trained.load(path.parent)
 
 

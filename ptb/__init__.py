@@ -1,4 +1,7 @@
-"""The library: recurrent language models, how they are trained and how they are scored. It knows no command line."""
+"""The library: recurrent language models, how they are trained and how they are scored.
+
+It reads no command line, though its errors name the flags of train.py that are the cure.
+"""
 
 import contextlib
 import os

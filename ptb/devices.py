@@ -49,14 +49,20 @@ def choose_precision(precision, gpus, cpu_flags=None):
     """Returns the name of the precision of matrix products, never "auto".
 
     float32: as the name says. tf32: NVIDIA's, whose matrix units round the factors to 10 bits of mantissa. bfloat16: factors
-    and product rounded to 7 bits, but not the sums in between. Weights, state and everything elementwise are float32 in all.
+    and product rounded to 7 bits, but not the sums in between. Weights, state and everything elementwise are float32 in all,
+    except within cuDNN's kernel: see `ptb.kernels.cudnn`.
     """
+    has_tf32 = bool(gpus) and _compute_capability(gpus[0]) >= (8, 0)  # and bfloat16 too
     if precision == "auto":
         if gpus:
-            return "tf32" if _compute_capability(gpus[0]) >= (8, 0) else "float32"
+            return "tf32" if has_tf32 else "float32"
         return "bfloat16" if _has_bfloat16(cpu_flags) else "float32"
     if precision == "tf32" and not gpus:
         raise DeviceError("--precision=tf32: TensorFlow sees no GPU here; use --precision=float32, or auto")
+    if precision in ("tf32", "bfloat16") and gpus and not has_tf32:
+        raise DeviceError(
+            f"--precision={precision}: needs a GPU of compute capability 8.0 or more; use --precision=float32, or auto"
+        )
     if precision == "bfloat16" and not gpus and not _has_bfloat16(cpu_flags):
         logger.warning("--precision=bfloat16: this processor has neither AMX nor AVX512-BF16; float32 would be faster")
     return precision

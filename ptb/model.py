@@ -151,7 +151,7 @@ class LanguageModel(keras.Model):
 
     def cross_entropy(self, features, targets):
         """Returns −log p(target) in nats, `[batch, num_steps]`, from what the softmax sees, `[num_steps, batch, hidden]`."""
-        return self._losses_of_rows(softmax.cross_entropy, features, targets, self.product_dtype)
+        return self._losses_of_rows(softmax.cross_entropy, features, targets)
 
     def sampled_cross_entropy(self, features, targets, num_samples, seed):
         """Returns an estimate of the same from `num_samples` words, for training with a large vocabulary."""
@@ -161,7 +161,7 @@ class LanguageModel(keras.Model):
         rows = tf.reshape(features, [-1, features.shape[-1]])
         with on_host():
             labels = tf.reshape(tf.transpose(targets), [-1])
-        losses = cross_entropy(rows, *self._softmax_variables(), labels, *arguments)
+        losses = cross_entropy(rows, *self._softmax_variables(), labels, self.product_dtype, *arguments)
         return tf.transpose(tf.reshape(losses, tf.shape(features)[:2]))
 
     def features(self, inputs, state, training=False, dropout_seed=None):

@@ -176,7 +176,7 @@ def rewind(run):
     which this goes back, and what is left of the configuration's rates: `REWIND_FACTOR` for each rewind. RunError after
     `MOST_REWINDS`: lower rates are not the cure.
     """
-    arrays, record, path = run.load_checkpoint(skip=1) or run.load_checkpoint()
+    arrays, record, path = run.load_checkpoint(skip=1)
     step, factor = record["step"], record["rate_factor"] * REWIND_FACTOR
     if factor < REWIND_FACTOR**MOST_REWINDS:
         raise RunError(f"{path}: diverged after {MOST_REWINDS} rewinds too; begin anew with a lower learning_rate")

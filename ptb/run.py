@@ -47,7 +47,7 @@ class Run:
     """A run's folder; with `read_only`, as workers beside the first have it, nothing is ever written to it."""
 
     def __init__(self, path, read_only=False):
-        self.path = pathlib.Path(path)
+        self.path = pathlib.Path(path).expanduser()
         self.read_only = read_only
         self.vocabulary_path = self.path / "vocabulary.txt"
 
@@ -83,8 +83,9 @@ class Run:
         return True
 
     def begin(self, config, defaults=MappingProxyType({})):
-        """Makes the folder and writes `config.json`, or checks that a run that has begun here is the same one."""
-        if not self.holds(config, defaults) and not self.read_only:
+        """Makes the folder and writes `config.json`; RunError where another run has begun here, but its text may have moved."""
+        self.holds(config, defaults)
+        if config != self.config and not self.read_only:
             self._make_folder()
             self.write_json("config.json", config)
 
@@ -118,10 +119,8 @@ class Run:
                 file.flush()
             yield
 
-    def save_vocabulary(self, vocabulary):
-        if not self.read_only:
-            with writing(self.vocabulary_path):
-                vocabulary.save(self.vocabulary_path)
+    def write_vocabulary(self, vocabulary):
+        self._write(self.vocabulary_path.name, vocabulary.to_bytes())
 
     def write_json(self, name, record):
         self._write(name, (json.dumps(record, indent=2) + "\n").encode())
@@ -147,19 +146,19 @@ class Run:
                 path.unlink()
 
     def load_checkpoint(self, skip=0):
-        """Returns the newest `Checkpoint` that is whole, not counting the newest `skip`, or None if there is none yet.
+        """Returns the newest `Checkpoint` that is whole, one of the newest `skip` only for want of another; None without any.
 
-        A damaged one is passed over with a warning, if there is an older one to go back to.
+        A damaged one is passed over with a warning, if there is one to take in its place.
         """
-        damaged = []
-        for path in self._checkpoints()[::-1][skip:]:
+        damaged, newest_first = [], self._checkpoints()[::-1]
+        for path in newest_first[skip:] + newest_first[:skip]:
             try:
                 checkpoint = _read_checkpoint(path)
             except Exception as error:  # of damaged bytes zipfile, NumPy and json make a dozen types of them
                 damaged.append(f"{path}: damaged checkpoint ({type(error).__name__}: {error})")
                 continue
             for message in damaged:
-                logger.warning("%s; going back to %s", message, path.name)
+                logger.warning("%s; going on from %s", message, path.name)
             return checkpoint
         if damaged:
             raise RunError(f"{'; '.join(damaged)}; restore it from a copy, or delete it to begin anew")

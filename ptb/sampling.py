@@ -28,7 +28,8 @@ def distribution(logits, temperature=1.0, top_k=None, top_p=1.0, excluded=()):
     """
     logits = np.array(logits, np.float64)
     logits[list(excluded)] = -np.inf
-    p = np.exp((logits - logits.max()) / temperature)
+    with np.errstate(over="ignore"):  # of a temperature next to none
+        p = np.exp((logits - logits.max()) / temperature)
     if top_k is not None or top_p < 1:
         likeliest = np.sort(p)[::-1][:top_k]
         count = 1 + np.count_nonzero(np.cumsum(likeliest)[:-1] < top_p * likeliest.sum())

@@ -45,7 +45,7 @@ def cross_entropy(features, weights, bias, targets, product_dtype):
     return run(features, weights, bias)
 
 
-def sampled_cross_entropy(features, weights, bias, targets, num_samples, seed):
+def sampled_cross_entropy(features, weights, bias, targets, product_dtype, num_samples, seed):
     """Estimates `cross_entropy` from the target and a set of words, the same for all rows, drawn from a seed, int32 `[2]`.
 
     The set is that of `num_samples` draws. Each row's softmax is over its target and the set, each score less the log of the
@@ -65,7 +65,7 @@ def sampled_cross_entropy(features, weights, bias, targets, num_samples, seed):
         is_repeat = tf.concat([[False], words[1:] == words[:-1]], 0)
         excluded = is_repeat | (words == targets[:, tf.newaxis])
     target_scores = corrected(tf.reduce_sum(features * tf.gather(weights, targets), -1), targets)
-    word_scores = corrected(tf.matmul(features, tf.gather(weights, words), transpose_b=True), words)
+    word_scores = corrected(product(features, tf.gather(weights, words), product_dtype, transpose_b=True), words)
     word_scores = tf.where(excluded, word_scores.dtype.min, word_scores)
     scores = tf.concat([target_scores[:, tf.newaxis], word_scores], -1)
     return tf.reduce_logsumexp(scores, -1) - target_scores

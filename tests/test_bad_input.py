@@ -213,6 +213,10 @@ def on_every_checkpoint(function):
 
 EMBEDDING = "weights/language_model/embedding"
 RUN_CASES = {
+    "its text has moved": (
+        lambda run: (run.parent / "data").rename(run.parent / "elsewhere"),
+        "; or name the text with --data_path",
+    ),
     "no run": (lambda run: shutil.rmtree(run), "run: holds no run"),
     "a file": (lambda run: (shutil.rmtree(run), run.write_text("")), "run/config.json: cannot be read (Not a directory)"),
     "no config": (lambda run: (run / "config.json").unlink(), "run: holds no run"),
@@ -368,9 +372,14 @@ def ascii_terminal():
     sys.stdout.reconfigure(encoding="ascii", errors="strict")
 
 
-def test_sentences_that_are_not_utf8(finished):
+def without_a_locale():
+    sys.stdin.reconfigure(encoding="ascii", errors="surrogateescape")
+
+
+@pytest.mark.parametrize("locale", [None, without_a_locale])
+def test_sentences_that_are_not_utf8(finished, locale):
     before = contents(finished)
-    process = processes.run(*EVALUATE, "--stdin", cwd=finished, stdin=b"caf\xe9\n")
+    process = processes.run(*EVALUATE, "--stdin", cwd=finished, stdin=b"caf\xe9\n", before=locale)
     assert_refused(process, 1, ["standard input is not UTF-8"], finished, before)
 
 

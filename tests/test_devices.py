@@ -51,6 +51,15 @@ def test_auto_precision_follows_the_gpu(capability, precision, monkeypatch):
     assert devices.choose_precision("auto", GPU) == precision
 
 
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
+def test_what_an_old_gpu_lacks_is_an_error(precision, monkeypatch):
+    monkeypatch.setattr(devices, "_compute_capability", lambda gpu: (7, 5))
+    with pytest.raises(devices.DeviceError, match=f"--precision={precision}: needs a GPU of compute capability 8.0"):
+        devices.choose_precision(precision, GPU)
+    monkeypatch.setattr(devices, "_compute_capability", lambda gpu: (8, 0))
+    assert devices.choose_precision(precision, GPU) == precision
+
+
 def test_the_type_of_products_and_the_tf32_switch():
     for precision, dtype, tf32 in (
         ("float32", "float32", False),

@@ -2,8 +2,6 @@
 
 import collections
 import logging
-import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -37,24 +35,9 @@ def test_encode_maps_other_words_to_unk_or_refuses_them():
 def test_vocabulary_is_saved_one_word_a_line(tmp_path):
     vocabulary = Vocabulary.build(["naïve", "日本", EOS, UNK, EOS, "\ufeff", "a\u200bb"])
     path = tmp_path / "vocabulary.txt"
-    path.write_text("an older vocabulary\n")
-    vocabulary.save(path)
-    assert path.read_bytes().decode() == "".join(word + "\n" for word in vocabulary.words)
+    path.write_bytes(vocabulary.to_bytes())
+    assert path.read_text(encoding="utf-8") == "".join(word + "\n" for word in vocabulary.words)
     assert Vocabulary.load(path) == vocabulary
-    assert os.listdir(tmp_path) == ["vocabulary.txt"]
-
-
-def test_a_failed_save_leaves_the_old_vocabulary(tmp_path):
-    old, new = Vocabulary(("old",)), Vocabulary(tuple(f"word{index}" for index in range(10_000)))
-    old.save(tmp_path / "vocabulary.txt")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            new.save(tmp_path / "vocabulary.txt")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert Vocabulary.load(tmp_path / "vocabulary.txt") == old
 
 
 @pytest.mark.parametrize(
@@ -310,8 +293,18 @@ def test_one_file_is_cut_between_lines_by_fractions(tmp_path):
 def test_the_alphabet_of_one_file_is_that_of_all_of_it(tmp_path):
     (tmp_path / "text.txt").write_text("ab\n" * 90 + "b!\n" * 10)
     assert "!" in reader.read_corpus(tmp_path / "text.txt", level="char").vocabulary.ids
-    with pytest.raises(DataError, match="has words that the vocabulary lacks"):
-        reader.read_corpus(tmp_path / "text.txt")
+
+
+def test_the_words_that_one_file_has_once_are_unknown(tmp_path, caplog):
+    lines = ["the cat\n"] * 8 + ["the dog\n", "a dog\n"] + ["the zebra\n"] * 2
+    (tmp_path / "text.txt").write_text("".join(lines))
+    corpus = reader.read_corpus(tmp_path / "text.txt", fractions=(10 / 12 - 0.02, 1 / 12))
+    assert corpus.vocabulary.words == (EOS, "the", "cat", "dog", UNK)
+    assert " ".join(corpus.vocabulary.words[token] for token in corpus.train[-6:]) == "the dog <eos> <unk> dog <eos>"
+    assert [corpus.vocabulary.words[token] for token in (*corpus.valid, *corpus.test)] == ["the", UNK, EOS] * 2
+    assert "3 (1 in " in caplog.text
+    (tmp_path / "text.txt").write_text("a <unk>\n" + "".join(lines))
+    assert "a" in reader.read_corpus(tmp_path / "text.txt").vocabulary.ids
 
 
 def test_overlapping_windows_worked_by_hand():

@@ -51,7 +51,16 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning_that_names_it(run, d
     newest.write_bytes(content)
     assert run.load_checkpoint().record == {"step": 1}
     (warning,) = caplog.messages
-    assert re.search("checkpoint-000000002.npz: damaged .*going back to checkpoint-000000001.npz", warning)
+    assert re.search("checkpoint-000000002.npz: damaged .*going on from checkpoint-000000001.npz", warning)
+
+
+def test_a_damaged_older_checkpoint_leaves_the_newest_even_where_that_was_to_be_skipped(run, caplog):
+    for step in (1, 2):
+        run.save_checkpoint(step, ARRAYS, {"step": step})
+    assert run.load_checkpoint(skip=1).record == {"step": 1}
+    (run.path / "checkpoint-000000001.npz").write_bytes(b"no zip")
+    assert run.load_checkpoint(skip=1).record == {"step": 2}
+    assert "checkpoint-000000001.npz: damaged" in caplog.text
 
 
 def test_with_every_checkpoint_damaged_it_stops_rather_than_begin_anew(run):
@@ -89,6 +98,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path):
 
 def test_the_same_run_begins_again_and_another_is_refused_by_the_names_of_what_differs(run):
     run.begin({"model": "small", "seed": 1, "data_path": "moved/elsewhere"})
+    assert run.config["data_path"] == "moved/elsewhere"
     with pytest.raises(RunError, match=r"holds another run \(model was 'small', now 'large'; seed was 1, now 2\)"):
         run.begin({"model": "large", "seed": 2, "data_path": "here"})
     assert run.config["model"] == "small"

@@ -73,6 +73,10 @@ BAD_ARCHIVES = {
     "long way": (tgz(*[tar_member("x", size=textfiles.MAX_ARCHIVE_BYTES)] * 2), "unpacks to over 536,870,912 bytes"),
     "size below zero": (tgz(tar_member("x", size=-(1 << 80)), tar_member("y")), "is damaged or unpacks to over"),
     "size beyond all": (tgz(tar_member("x", size=1 << 80), tar_member("y")), "unpacks to over 536,870,912 bytes"),
+    "sparse as no number": (
+        tgz(tar_member("x", "22 GNU.sparse.map=abc\n", type=tarfile.XHDTYPE), tar_member("x")),
+        "is neither a folder nor a readable simple-examples.tgz (invalid literal",
+    ),
     "nested headers": (tgz(*[tar_member("x", type=tarfile.GNUTYPE_LONGNAME)] * 10_000), "maximum recursion depth"),
 }
 

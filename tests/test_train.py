@@ -115,9 +115,14 @@ def longer_corpus(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def unbroken(command, longer_corpus, tmp_path_factory):
+    """A run to its end, with a profile of some steps, which is to change nothing else."""
     save_path = tmp_path_factory.mktemp("runs") / "unbroken"
-    assert command("train.py", *arguments(longer_corpus, save_path)).returncode == 0
+    assert command("train.py", *arguments(longer_corpus, save_path, "--profile")).returncode == 0
     return save_path
+
+
+def test_a_profile_is_left_in_the_run(unbroken):
+    assert list(unbroken.glob("plugins/profile/*/*.xplane.pb"))
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])

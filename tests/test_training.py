@@ -145,7 +145,7 @@ def test_rmsprop_is_torchs_as_char_rnn_uses_it(model):
             np.testing.assert_allclose((variable.numpy() - old)[clear], wanted[clear], rtol=2e-2, atol=1e-6)
 
 
-def test_a_gradient_that_reaches_further_back_counts_the_last_losses_and_carries_the_state_of_one_update(model):
+def test_where_the_gradient_reaches_further_back_the_last_losses_count_and_the_state_is_that_of_one_update(model):
     inputs, targets = window()
     objective = Objective(num_steps=2)
     train_step = make_train_step(model, Clip(1e9), objective=objective)

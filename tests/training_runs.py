@@ -12,7 +12,7 @@ def begin(config, corpus, folder, stop=None, **watching):
     """Trains a configuration in a folder, as train.py does. Returns the model and the progress."""
     run = Run(folder)
     run.begin(dataclasses.asdict(config) | RECORDED)
-    corpus.vocabulary.save(run.vocabulary_path)
+    run.write_vocabulary(corpus.vocabulary)
     model = config.make_model(len(corpus.vocabulary), seed=1)
     with StopRequest("") as request:
         return model, train.train(config, corpus, run, model, {"seed": 1}, stop or request, train.Watching(**watching))
