@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TORCH := .venv-torch
 SEEDS ?= 1
 KILLS ?= 200
 STEPS ?= 20000
@@ -45,12 +46,12 @@ test-gpu: $(VENV)/installed-dev
 	$(BIN)/python -m pytest tests/test_kernels.py tests/test_cells.py tests/test_exchange.py tests/test_softmax.py \
 		tests/test_model.py tests/test_training.py tests/test_evaluate.py
 
-bench: $(VENV)/installed-bench
-	$(BIN)/python -m benchmarks.train_step --json=train_step.json
+bench: $(VENV)/installed $(TORCH)/installed
+	$(BIN)/python -m benchmarks.train_step --torch_python=$(TORCH)/bin/python --json=train_step.json
 
-bench-gpu: $(VENV)/installed-bench
+bench-gpu: $(VENV)/installed $(TORCH)/installed
 	$(BIN)/python -c "$(CHECK_GPU)"
-	$(BIN)/python -m benchmarks.train_step --json=train_step_gpu.json
+	$(BIN)/python -m benchmarks.train_step --torch_python=$(TORCH)/bin/python --json=train_step_gpu.json
 	for model in small medium large; do $(BIN)/python -m benchmarks.phases --model=$$model --json=phases_$$model.json; done
 
 # make reproduce-small SEEDS=10 DATA=simple-examples/data
@@ -66,9 +67,11 @@ $(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
-$(VENV)/installed-bench: requirements-bench.txt $(VENV)/installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+# In an environment of its own: PyTorch's CUDA libraries would take the place of TensorFlow's.
+$(TORCH)/installed: requirements-bench.txt
+	$(PYTHON) -m venv $(TORCH)
+	$(TORCH)/bin/pip install --quiet --disable-pip-version-check -r requirements-bench.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(TORCH) .pytest_cache .ruff_cache

@@ -170,7 +170,7 @@ def score_sentences(opened, lines):
         log_probabilities = np.zeros(len(words))
         for position, window in enumerate(reader.windows(np.append(eos, ids), 1, 1)):
             losses, state = eval_step(*window, state)
-            log_probabilities[position] = -losses[0, 0]
+            log_probabilities[position] = -losses.numpy()[0, 0]
         score = evaluation.Score(-log_probabilities.sum(), len(words))
         record = {
             "sentence": line.strip(),

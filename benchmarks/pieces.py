@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from ptb import softmax
 from ptb.cells import LSTMState
+from ptb.devices import on_host
 from ptb.kernels import kernel_of, product
 from ptb.model import LanguageModel
 from ptb.training import descend, sum_repeats
@@ -21,8 +22,10 @@ def make_pieces(workload, kernel, product_dtype):
     zeros = tf.zeros([batch, units])
 
     def embedding():
+        with on_host():
+            ids = tf.transpose(words)
         with tf.GradientTape() as tape:
-            features = dropout(tf.gather(model.embedding.value, tf.transpose(words)))
+            features = dropout(tf.gather(model.embedding.value, ids))
         return features, sum_repeats(tape.gradient(features, model.embedding.value, d_outputs)).values
 
     def dropout(features):
@@ -57,7 +60,9 @@ def make_pieces(workload, kernel, product_dtype):
         return d_inputs, d_kernels, tf.reduce_sum(d_rows, 0)
 
     def softmax_and_loss():
-        rows, labels = tf.reshape(inputs, [-1, units]), tf.reshape(tf.transpose(targets), [-1])
+        with on_host():
+            labels = tf.reshape(tf.transpose(targets), [-1])
+        rows = tf.reshape(inputs, [-1, units])
         weights = model.softmax_weights.value, model.softmax_bias.value
         with tf.GradientTape() as tape:
             tape.watch(rows)

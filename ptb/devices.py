@@ -1,5 +1,6 @@
 """Which LSTM kernel and which precision a machine gets. Asked for by name, or by "auto"; what cannot be had is an error."""
 
+import contextlib
 import logging
 import pathlib
 
@@ -19,7 +20,8 @@ def visible_gpus():
     """Returns the GPUs that TensorFlow can use, and lets it take their memory bit by bit rather than all at once."""
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
+        with contextlib.suppress(RuntimeError):  # it is in use, and stays as it is
+            tf.config.experimental.set_memory_growth(gpu, True)
     return gpus
 
 
@@ -49,8 +51,8 @@ def choose_precision(precision, gpus, cpu_flags=None):
     """Returns the name of the precision of matrix products, never "auto".
 
     float32: as the name says. tf32: NVIDIA's, whose matrix units round the factors to 10 bits of mantissa. bfloat16: factors
-    and product rounded to 7 bits, but not the sums in between. Weights, state and everything elementwise are float32 in all,
-    except within cuDNN's kernel: see `ptb.kernels.cudnn`.
+    and product rounded to 7 bits, but not the sums in between; TF32 in cuDNN's kernel, which TensorFlow has no bfloat16 for.
+    Weights, state and everything elementwise are float32 in all.
     """
     has_tf32 = bool(gpus) and _compute_capability(gpus[0]) >= (8, 0)  # and bfloat16 too
     if precision == "auto":
@@ -70,7 +72,7 @@ def choose_precision(precision, gpus, cpu_flags=None):
 
 def product_dtype(precision):
     """Returns the type of matrix products and their factors, and switches TF32 on or off in all of TensorFlow."""
-    tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
+    tf.config.experimental.enable_tensor_float_32_execution(precision != "float32")
     return "bfloat16" if precision == "bfloat16" else "float32"
 
 

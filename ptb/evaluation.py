@@ -49,7 +49,7 @@ def make_rank_step(model, jit_compile=False):
     def ranks_of(features, targets):
         logits = model.logits_of(features)
         more_likely = logits > tf.gather(logits, targets, batch_dims=2)[..., tf.newaxis]
-        return 1 + tf.reduce_sum(tf.cast(more_likely, tf.int32), -1)
+        return 1 + tf.reduce_sum(tf.cast(more_likely, tf.int64), -1)  # of int32 it would be a sum on the host
 
     return _compile(model, ranks_of, jit_compile)
 

@@ -9,7 +9,8 @@ All three compute the same function of the same weights, those of the LSTM in Ke
 
 Each takes `inputs [num_steps, batch, input]`, a state of `[batch, units]` and the weights, time first because that is the
 order in which the recurrence reads, and returns the outputs `[num_steps, batch, units]` and the last state. `product_dtype` is
-the type of matrix products and their factors (bfloat16 or that of the weights); all else keeps that of the weights.
+the type of matrix products and their factors (bfloat16 or that of the weights), cuDNN's excepted; all else keeps that of the
+weights.
 """
 
 import functools
@@ -17,6 +18,7 @@ import functools
 import tensorflow as tf
 
 from ptb.cells import CELLS, LSTMState
+from ptb.devices import on_host
 
 
 def product(a, b, dtype, **transposes):
@@ -117,26 +119,27 @@ def _fused_backward(d_outputs, d_hidden, d_cell, factors, recurrent_kernel, prod
 
 
 def cudnn(inputs, state, weights, product_dtype):
-    """The LSTM by NVIDIA's cuDNN, GPU only. Its state and elementwise operations have `product_dtype` too.
+    """The LSTM by NVIDIA's cuDNN, GPU only.
 
     cuDNN keeps the weights of a layer in one vector: the transposed gates of W, then those of R, then two biases, of which
-    the second is zero here. Its gate order, i f g o, is Keras's.
+    the second is zero here. Its gate order, i f g o, is Keras's. Of its three operations TensorFlow's third is the one for
+    cuDNN 9, which wants the length of each row. TensorFlow has it compute bfloat16 in float32, so that is left out here.
     """
     kernel, recurrent_kernel, bias = weights
-    units = recurrent_kernel.shape[0]
-    matrices = [*tf.split(kernel, 4, axis=1), *tf.split(recurrent_kernel, 4, axis=1)]
-    flat = [tf.reshape(tf.transpose(matrix), [-1]) for matrix in matrices]
-    parameters = tf.concat([*flat, bias, tf.zeros([4 * units], bias.dtype)], 0)
-    outputs, hidden, cell, _, _ = tf.raw_ops.CudnnRNNV2(
-        input=tf.cast(inputs, product_dtype),
-        input_h=tf.cast(state.hidden, product_dtype)[tf.newaxis],
-        input_c=tf.cast(state.cell, product_dtype)[tf.newaxis],
-        params=tf.cast(parameters, product_dtype),
+    flat = [tf.reshape(tf.transpose(matrix), [-1]) for matrix in (kernel, recurrent_kernel)]
+    num_steps, batch_size, _ = _shape(inputs)
+    with on_host():
+        lengths = tf.fill([batch_size], num_steps)
+    outputs, hidden, cell, _, _ = tf.raw_ops.CudnnRNNV3(
+        input=inputs,
+        input_h=state.hidden[tf.newaxis],
+        input_c=state.cell[tf.newaxis],
+        params=tf.concat([*flat, bias, tf.zeros_like(bias)], 0),
+        sequence_lengths=lengths,
         rnn_mode="lstm",
         is_training=True,
     )
-    state = LSTMState(tf.cast(hidden[0], inputs.dtype), tf.cast(cell[0], inputs.dtype))
-    return tf.cast(outputs, inputs.dtype), state
+    return outputs, LSTMState(hidden[0], cell[0])
 
 
 def kernel_of(rnn_mode, cell="lstm"):

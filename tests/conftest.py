@@ -9,6 +9,8 @@ import tensorflow as tf
 
 ROOT = pathlib.Path(__file__).parent.parent
 
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # or the first worker would take all memory of a GPU
+
 
 @pytest.fixture(autouse=True)
 def exact_products():

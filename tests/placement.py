@@ -19,7 +19,7 @@ def returns_to_host(graph):
     host, all else on the GPU.
     """
     nodes = {node.name: node for node in graph.as_graph_def().node}
-    edges = []
+    edges = [edge for function in graph._functions.values() for edge in returns_to_host(function.graph)]
     for node in nodes.values():
         inputs = [name for name in node.input if not name.startswith("^")]
         for name, is_read_on_host in zip(inputs, _on_host(node, "input_arg"), strict=True):

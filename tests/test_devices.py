@@ -64,7 +64,7 @@ def test_the_type_of_products_and_the_tf32_switch():
     for precision, dtype, tf32 in (
         ("float32", "float32", False),
         ("tf32", "float32", True),
-        ("bfloat16", "bfloat16", False),
+        ("bfloat16", "bfloat16", True),
     ):
         assert devices.product_dtype(precision) == dtype
         assert tf.config.experimental.tensor_float_32_execution_enabled() == tf32

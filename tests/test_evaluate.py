@@ -10,6 +10,7 @@ import shutil
 
 import numpy as np
 import oracle
+import placement
 import processes
 import pytest
 import runs
@@ -186,3 +187,12 @@ def test_a_text_that_is_no_longer_that_of_the_run_is_named_and_not_averaged(comm
     assert process.returncode == 1
     assert "was trained on another text" in process.stderr
     assert process.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not placement.knows_gpus(), reason="a TensorFlow that was built without GPUs")
+@pytest.mark.parametrize("make_step", [evaluation.make_eval_step, evaluation.make_rank_step])
+def test_scoring_would_ask_a_gpu_for_nothing_before_the_end(make_step):
+    graph = make_step(model(rnn_mode="cudnn")).get_concrete_function().graph
+    assert placement.returns_to_host(graph) == []
+    (features_of,) = graph._functions.values()
+    assert "CudnnRNNV3" in {operation.type for operation in features_of.graph.get_operations()}

@@ -85,7 +85,7 @@ def test_float32_stays_close_to_float64(name):
         np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
 
 
-@kernels
+@pytest.mark.parametrize("name", ["basic", "fused"])  # cuDNN's are in float32: see there
 def test_bfloat16_products_stay_within_their_rounding(name):
     arguments = case(np.float32)
     results, gradients = run(name, arguments, product_dtype=tf.bfloat16)
@@ -141,8 +141,8 @@ def test_one_long_window_equals_two_with_the_state_carried(name):
     whole, last = kernel(inputs, LSTMState(hidden, cell), weights, tf.float64)
     first, state = kernel(inputs[:2], LSTMState(hidden, cell), weights, tf.float64)
     second, state = kernel(inputs[2:], state, weights, tf.float64)
-    np.testing.assert_allclose(tf.concat([first, second], 0), whole, rtol=1e-12)
-    np.testing.assert_allclose(state, last, rtol=1e-12)
+    np.testing.assert_allclose(tf.concat([first, second], 0), whole, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(state, last, rtol=1e-12, atol=1e-13)
     alone, _ = kernel(inputs[2:], LSTMState(hidden, tf.zeros_like(cell)), weights, tf.float64)
     assert np.abs(alone - whole[2:]).max() > 1e-3  # both halves of the state matter
 

@@ -20,14 +20,19 @@ class Trainer(TensorFlowTrainer):
         self.train_step = make_train_step(
             model, Clip(workload.max_grad_norm), objective=Objective(softmax_samples=softmax_samples)
         )
-        self.state, self.sums, self.step = model.initial_state(workload.batch_size), Sums.zero(), 0
+        self.state, self.sums, self.steps = model.initial_state(workload.batch_size), Sums.zero(), 0
         self.learning_rate = np.float32(workload.learning_rate)
         self.description["kernel"] = kernel
 
     def train(self, steps):
         for _ in range(steps):
-            inputs, targets = next(self.windows)
-            seed = np.array([0, self.step], np.int32)
-            self.state, self.sums = self.train_step(inputs, targets, self.state, self.sums, self.learning_rate, seed)
-            self.step += 1
-        return float(self.sums.loss) / (self.step * self.workload.batch_size)
+            self.step()
+        return float(self.sums.loss) / (self.steps * self.workload.batch_size)
+
+    def step(self):
+        """Takes a step and waits for nothing. Returns the sums so far."""
+        inputs, targets = next(self.windows)
+        seed = np.array([0, self.steps], np.int32)
+        self.state, self.sums = self.train_step(inputs, targets, self.state, self.sums, self.learning_rate, seed)
+        self.steps += 1
+        return self.sums

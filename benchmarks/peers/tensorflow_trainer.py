@@ -12,7 +12,7 @@ class TensorFlowTrainer:
         self.gpus = tf.config.list_physical_devices("GPU")
         for gpu in self.gpus:
             tf.config.experimental.set_memory_growth(gpu, True)
-        tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
+        tf.config.experimental.enable_tensor_float_32_execution(precision != "float32")
         self.workload = workload
         self.windows = itertools.cycle(workload.windows())
         names = [tf.config.experimental.get_device_details(gpu)["device_name"] for gpu in self.gpus[:1]]
