@@ -147,8 +147,10 @@ def read_corpus(
     """
     texts = read_texts(path, fractions)
     if vocabulary is None and is_one_text(path):
-        train, *others = texts.values()
-        vocabulary = Vocabulary.build(tokenize(chain(train, *others if level == "char" else ()), level), rare=level == "word")
+        if level == "char":
+            vocabulary = Vocabulary.build(tokenize(chain(*texts.values()), level))
+        else:
+            vocabulary = Vocabulary.build(tokenize(next(iter(texts.values()))), rare=1)
     return build_corpus(*texts.values(), vocabulary=vocabulary, names=tuple(texts), level=level)
 
 
