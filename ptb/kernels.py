@@ -123,7 +123,7 @@ def cudnn(inputs, state, weights, product_dtype):
 
     cuDNN keeps the weights of a layer in one vector: the transposed gates of W, then those of R, then two biases, of which
     the second is zero here. Its gate order, i f g o, is Keras's. Of its three operations TensorFlow's third is the one for
-    cuDNN 9, which wants the length of each row. TensorFlow has it compute bfloat16 in float32, so that is left out here.
+    cuDNN 9, which wants the length of each row. TensorFlow computes bfloat16 in float32 there: `product_dtype` is not used.
     """
     kernel, recurrent_kernel, bias = weights
     flat = [tf.reshape(tf.transpose(matrix), [-1]) for matrix in (kernel, recurrent_kernel)]

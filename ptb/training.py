@@ -96,7 +96,7 @@ def cost_of(model, objective, inputs, targets, state, dropout_seed):
     Element-Research's `rnn`, BPTT(h; h') of Williams & Peng (1990).
     """
     count = objective.num_steps or inputs.shape[1]
-    layers = len(model.recurrent_layers)  # for whose masks the numbers up to this are folded in
+    layers = len(model.recurrent_layers)  # their masks, and those before the softmax, fold in 0 to this
     with on_host():
         other_masks, samples = tf.random.fold_in(dropout_seed, layers + 1), tf.random.fold_in(dropout_seed, layers + 2)
         inputs, rest, targets = inputs[:, :count], inputs[:, count:], targets[:, -count:]

@@ -75,8 +75,9 @@ def test_a_norm_below_the_limit_is_left_alone(model):
     assert 0 < float(sums.grad_norm) < 1e3
     assert float(sums.clipped_steps) == 0
     unclipped, _ = step(LanguageModel(VOCAB, 6, 2, init_scale=0.6, rnn_mode="basic"), max_grad_norm=1e9)
+    tolerance = 1e-5 if tf.config.list_physical_devices("GPU") else 0  # whose sums have no fixed order
     for change, wanted in zip(changes, unclipped):
-        np.testing.assert_allclose(change, wanted, rtol=1e-5, atol=1e-9)  # to the last bit on a CPU alone
+        np.testing.assert_allclose(change, wanted, rtol=tolerance, atol=tolerance * np.abs(wanted).max())
 
 
 def test_repeats_apart_is_what_tensorflows_clipping_measures(model):
