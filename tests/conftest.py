@@ -1,5 +1,6 @@
 """Fixtures: where PTB is, and how the commands are run as processes of their own."""
 
+import multiprocessing
 import os
 import pathlib
 
@@ -16,6 +17,14 @@ os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # or the first worke
 def exact_products():
     """TF32, on by default on GPUs, would hide errors smaller than 1e-3."""
     tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
+@pytest.fixture(autouse=True)
+def no_survivors():
+    """A process that a test has left would be waited for at the end."""
+    yield
+    for process in multiprocessing.active_children():
+        process.kill()
 
 
 @pytest.fixture(scope="session")

@@ -65,7 +65,6 @@ def watch(steps, folder):
     for split, count in windows.items():
         lines = count * configs.TEST.batch_size * configs.TEST.num_steps // 5
         (folder / f"{split}.txt").write_text("".join(" ".join(rng.choice(words, 4)) + "\n" for _ in range(lines)))
-    (folder / "stdin").touch()
     arguments = [f"--data_path={folder}", f"--save_path={folder}/run", "--checkpoint_minutes=0.01", "--sample_every=100"]
     process = processes.start("train.py", "--model=long", *arguments, folder=folder, before=Watch(str(folder / "notes"), steps))
     process.join(60 + steps)

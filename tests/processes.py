@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import time
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -17,10 +18,11 @@ context.set_forkserver_preload(["without_gpu", "processes", "commands", "trained
 
 
 def start(script, *arguments, folder, cwd=ROOT, before=None):
-    """Starts `python script arguments…`; `folder` gets its `stdin` from, its `stdout` and `stderr` to files of these names.
+    """Starts `python script arguments…`; `folder` gets its `stdout` and `stderr` as files, and may have a `stdin` for it.
 
     `before`, which can be pickled, is called in the process first. Returns the process.
     """
+    pathlib.Path(folder, "stdin").touch()
     process = context.Process(target=_run, args=(script, [*map(str, arguments)], str(folder), str(cwd), before))
     process.start()
     return process
@@ -37,6 +39,14 @@ def run(script, *arguments, cwd=ROOT, stdin=b"", before=None, timeout=300):
             raise subprocess.TimeoutExpired([script, *arguments], timeout)
         out, err = (pathlib.Path(folder, name).read_text() for name in ("stdout", "stderr"))
     return subprocess.CompletedProcess([script, *arguments], process.exitcode, out, err)
+
+
+def wait_for(condition, process, seconds=120):
+    """Waits until `condition()` holds, which it is to do while the process lives."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.is_alive() and time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def _run(script, arguments, folder, cwd, before):

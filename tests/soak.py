@@ -72,7 +72,6 @@ def survive(kills, folder, seed=0):
         (corpus / f"{split}.txt").write_text("".join(" ".join(rng.choice(words, 6)) + "\n" for _ in range(lines)))
 
     def start(save_path, before):
-        (folder / "stdin").touch()
         arguments = ["--model=soak", f"--data_path={corpus}", f"--save_path={save_path}", "--checkpoint_minutes=0"]
         return processes.start("train.py", *arguments, folder=folder, before=before)
 

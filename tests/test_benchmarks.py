@@ -2,12 +2,9 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 
+import processes
 import pytest
-from conftest import ROOT
 
 from benchmarks.tables import summarise
 from benchmarks.workload import Workload
@@ -15,8 +12,7 @@ from configs import LARGE, SMALL
 
 
 def benchmark(module, *arguments):
-    return subprocess.run([sys.executable, "-m", f"benchmarks.{module}", *arguments], cwd=ROOT, capture_output=True, text=True,
-                          timeout=300, check=False, env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"})  # fmt: skip
+    return processes.run(f"benchmarks/{module}.py", *arguments)
 
 
 def entry(name, precision, step_seconds, **more):

@@ -30,10 +30,12 @@ def case(dtype=np.float64, seed=0):
     return [rng.normal(0, 0.7, shape).astype(dtype) for shape in shapes]
 
 
-def run(name, arguments, product_dtype=None, dynamic=False):
-    """Returns outputs, last hidden and cell of a kernel, and the gradients of their weighted sum in all six arguments."""
-    arguments = [tf.constant(argument) for argument in arguments]
-    weights = sum_weights(arguments[0].dtype.as_numpy_dtype)
+def compiled(name, arguments, product_dtype=None, dynamic=False):
+    """Returns a function of arguments like these.
+
+    It returns outputs, last hidden and cell of a kernel, and the gradients of their weighted sum in all six arguments.
+    """
+    weights = sum_weights(arguments[0].dtype)
     product_dtype = product_dtype or arguments[0].dtype
 
     @tf.function(
@@ -52,8 +54,15 @@ def run(name, arguments, product_dtype=None, dynamic=False):
             total = tf.add_n([tf.reduce_sum(w * r) for w, r in zip(weights, results)])
         return results, tape.gradient(total, arguments)
 
-    results, gradients = compute(*arguments)
-    return [r.numpy() for r in results], [g.numpy() for g in gradients]
+    def run(*arguments):
+        results, gradients = compute(*map(tf.constant, arguments))
+        return [r.numpy() for r in results], [g.numpy() for g in gradients]
+
+    return run
+
+
+def run(name, arguments, **options):
+    return compiled(name, arguments, **options)(*arguments)
 
 
 def sum_weights(dtype):
@@ -100,7 +109,8 @@ def test_bfloat16_products_stay_within_their_rounding(name):
 def test_central_differences_agree_with_the_gradient(name):
     arguments, epsilon = case(), 1e-5
     weights = sum_weights(np.float64)
-    gradients = run(name, arguments)[1]
+    kernel = compiled(name, arguments)
+    gradients = kernel(*arguments)[1]
     rng = np.random.default_rng(3)
     for argument, gradient in zip(arguments, gradients):
         for _ in range(3):
@@ -108,7 +118,7 @@ def test_central_differences_agree_with_the_gradient(name):
             totals = []
             for sign in (1, -1):
                 kept, argument[place] = argument[place], argument[place] + sign * epsilon
-                totals.append(sum((w * r).sum() for w, r in zip(weights, run(name, arguments)[0])))
+                totals.append(sum((w * r).sum() for w, r in zip(weights, kernel(*arguments)[0])))
                 argument[place] = kept
             assert gradient[place] == pytest.approx((totals[0] - totals[1]) / (2 * epsilon), rel=1e-6, abs=1e-8)
 

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -61,16 +60,8 @@ def corpus(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(autouse=True)
-def no_survivors():
-    yield
-    for process in multiprocessing.active_children():
-        process.kill()
-
-
 def start(folder, corpus, save_path, distribute, before, *arguments):
     folder.mkdir()
-    (folder / "stdin").touch()
     arguments = [f"--data_path={corpus}", f"--save_path={save_path}", f"--distribute={distribute}", *arguments]
     return processes.start("train.py", "--model=shared", *arguments, folder=folder, before=before)
 

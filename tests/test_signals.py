@@ -1,11 +1,10 @@
 """Signals to a real process that stops on request."""
 
+import os
 import signal
-import subprocess
-import sys
 
+import processes
 import pytest
-from conftest import ROOT
 
 PROGRAM = """
 import time
@@ -21,26 +20,33 @@ with StopRequest("resume") as stop:
 """
 
 
-def start(heeds):
-    command = [sys.executable, "-c", PROGRAM.format(heeds=heeds)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "ready\n"
+def start(folder, heeds):
+    """Starts the program in a process, and returns that when it is ready."""
+    (folder / "program.py").write_text(PROGRAM.format(heeds=heeds))
+    process = processes.start(folder / "program.py", folder=folder)
+    wait_for("ready", process, folder)
     return process
 
 
+def wait_for(line, process, folder):
+    printed = folder / "stdout"
+    processes.wait_for(lambda: printed.exists() and line in printed.read_text().splitlines(), process)
+
+
 @pytest.mark.parametrize(("number", "exit_code", "name"), [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 130, "SIGINT")])
-def test_the_first_signal_is_heeded_when_it_suits(number, exit_code, name):
-    process = start(heeds=True)
-    process.send_signal(number)
-    assert process.communicate(timeout=60)[0] == f"Stopped by {name}; resume\n"
-    assert process.returncode == exit_code
+def test_the_first_signal_is_heeded_when_it_suits(number, exit_code, name, tmp_path):
+    process = start(tmp_path, heeds=True)
+    os.kill(process.pid, number)
+    process.join(60)
+    assert (tmp_path / "stdout").read_text() == f"ready\nStopped by {name}; resume\n"
+    assert process.exitcode == exit_code
 
 
 @pytest.mark.parametrize(("first", "second"), [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGTERM)])
-def test_the_second_ends_the_process_at_once(first, second):
-    process = start(heeds=False)
-    process.send_signal(first)
-    assert process.stdout.readline() == "requested\n"
-    process.send_signal(second)
-    process.communicate(timeout=60)
-    assert process.returncode == -second
+def test_the_second_ends_the_process_at_once(first, second, tmp_path):
+    process = start(tmp_path, heeds=False)
+    os.kill(process.pid, first)
+    wait_for("requested", process, tmp_path)
+    os.kill(process.pid, second)
+    process.join(60)
+    assert process.exitcode == -second

@@ -4,7 +4,6 @@ import os
 import resource
 import shutil
 import signal
-import time
 
 import processes
 import pytest
@@ -108,13 +107,9 @@ def test_what_is_damaged_is_passed_over_or_made_again(damage, warnings, unbroken
 
 def test_the_second_process_in_a_folder_is_told_of_the_first_and_no_lock_outlives_its_process(tiny_corpus, tmp_path):
     save_path = tmp_path / "run"
-    (tmp_path / "stdin").touch()
     command = ["--model=test", f"--data_path={tiny_corpus}", f"--save_path={save_path}"]
     first = processes.start("train.py", *command, folder=tmp_path)
-    deadline = time.monotonic() + 120
-    while not list(save_path.glob("checkpoint-*.npz")):
-        assert first.is_alive() and time.monotonic() < deadline
-        time.sleep(0.01)
+    processes.wait_for(lambda: list(save_path.glob("checkpoint-*.npz")), first)
     os.kill(first.pid, signal.SIGSTOP)  # or it would end too soon
     second = processes.run("train.py", *command)
     first.kill()

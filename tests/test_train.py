@@ -1,15 +1,13 @@
 """train.py as a process of its own: what it prints, what it leaves, and that no crash changes where it ends."""
 
 import json
+import os
 import re
 import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
+import processes
 import pytest
-from conftest import ROOT
 from runs import assert_same, curve, history
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -88,20 +86,6 @@ def test_another_configuration_in_the_same_folder_is_refused(finished, command, 
     assert process.stderr.count("\n") == 1
 
 
-def wait_for(condition, process, seconds=120):
-    """Waits until `condition()` holds while the process runs. Returns whether it came to hold."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if process.poll() is not None or time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
-
-
-def start(*arguments):
-    return subprocess.Popen([sys.executable, ROOT / "train.py", *arguments], stdout=subprocess.PIPE, text=True)
-
-
 @pytest.fixture(scope="module")
 def longer_corpus(tmp_path_factory):
     """Enough text that a signal arrives in the middle of an epoch."""
@@ -129,14 +113,12 @@ def test_a_profile_is_left_in_the_run(unbroken):
 def test_a_run_that_was_stopped_ends_where_an_unbroken_one_does(number, exit_code, longer_corpus, unbroken, command, tmp_path):
     save_path = tmp_path / "stopped"
     line = arguments(longer_corpus, save_path, "--checkpoint_minutes=0.002")
-    process = start(*line)
-    try:
-        assert wait_for(lambda: len(list(save_path.glob("checkpoint-*.npz"))) == 2, process)
-        process.send_signal(number)
-        output, _ = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == exit_code
+    process = processes.start("train.py", *line, folder=tmp_path)
+    processes.wait_for(lambda: len(list(save_path.glob("checkpoint-*.npz"))) == 2, process)
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == exit_code
+    output = (tmp_path / "stdout").read_text()
     assert "Test Perplexity" not in output
     if number != signal.SIGKILL:
         assert "the same command resumes" in output
