@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH := .venv-torch
 SEEDS ?= 1
+PRECISION ?= auto
 KILLS ?= 200
 STEPS ?= 20000
 SECONDS ?= 60
@@ -56,9 +57,9 @@ bench-gpu: $(VENV)/installed $(TORCH)/installed
 	$(BIN)/python -m benchmarks.train_step --torch_python=$(TORCH)/bin/python --json=train_step_gpu.json
 	for model in small medium large; do $(BIN)/python -m benchmarks.phases --model=$$model --json=phases_$$model.json; done
 
-# make reproduce-small SEEDS=10 DATA=simple-examples/data
+# make reproduce-small SEEDS=10 PRECISION=bfloat16 DATA=simple-examples/data
 reproduce-%: $(VENV)/installed
-	$(BIN)/python reproduce.py --model=$* --seeds=$(SEEDS) $(if $(DATA),--data_path=$(DATA))
+	$(BIN)/python reproduce.py --model=$* --seeds=$(SEEDS) --precision=$(PRECISION) $(if $(DATA),--data_path=$(DATA))
 
 $(VENV)/installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)

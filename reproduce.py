@@ -2,6 +2,7 @@
 
     python reproduce.py --model=small --seeds=10       # trains the seeds not done yet, averages them, rewrites the tables
     python reproduce.py --model=gru                    # the same for any other configuration
+    python reproduce.py --model=small --precision=bfloat16 --seeds=3   # a row of its own
     python reproduce.py                                # only rewrites the tables
 
 A run's records (no weights) go from runs/ into results/; a row whose runs are not done says "not run".
@@ -22,6 +23,7 @@ from absl import flags
 import commands
 import corpora
 from configs import CONFIGS
+from ptb import devices
 from reader import DataError
 
 FLAGS = flags.FLAGS
@@ -56,6 +58,7 @@ ROWS = (
     Row("large", 10, 72.8, 69.5),
     Row("large", 38, 71.9, 68.7),
 )
+BASE = "small"  # which the other configurations are to be held against
 TABLED = CONFIGS.keys() - {"test", "demo"}
 OTHERS = [model for model in CONFIGS if model in TABLED - {row.model for row in ROWS}]
 
@@ -63,18 +66,20 @@ OTHERS = [model for model in CONFIGS if model in TABLED - {row.model for row in 
 def define_flags():
     flags.DEFINE_enum("model", None, list(CONFIGS), "Whose rows to reproduce.")
     flags.DEFINE_integer("seeds", 1, "How many runs, with the seeds from 1 on.", lower_bound=1)
+    flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "As for train.py; a row of its own, unless it is auto.")
     flags.DEFINE_string("data_path", None, "As for train.py.")
     flags.DEFINE_string("runs", "runs", "Folder for the runs themselves, which hold the weights.")
 
 
 def main(_):
     if not FLAGS.model:
-        commands.refuse("is for training: name a --model too", "seeds", "data_path", "runs")
+        commands.refuse("is for training: name a --model too", "seeds", "precision", "data_path", "runs")
     else:
         check_text()
-        paths = [train(FLAGS.model, seed) for seed in range(1, FLAGS.seeds + 1)]
-        if len(paths) > 1 and FLAGS.model not in OTHERS:
-            average(FLAGS.model, paths)
+        row = row_of(FLAGS.model, FLAGS.precision)
+        paths = [train(row, seed) for seed in range(1, FLAGS.seeds + 1)]
+        if len(paths) > 1:
+            average(row, paths)
     README.write_text(with_tables(README.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
     print(f"{README.name}: tables rewritten")
 
@@ -85,10 +90,16 @@ def check_text():
         raise DataError(f"--data_path={FLAGS.data_path}: is not PTB, whose rows these are; train on other texts with train.py")
 
 
-def train(model, seed):
+def row_of(model, precision):
+    """Returns the name of a configuration's row, and of its runs but for the seed."""
+    return model if precision == "auto" else f"{model}_{precision}"
+
+
+def train(row, seed):
     """Trains a run unless that is done, and keeps its records. Returns its folder."""
-    path, kept = pathlib.Path(FLAGS.runs, f"{model}-{seed}").expanduser(), RESULTS / f"{model}-{seed}"
-    run_command("train.py", f"--model={model}", f"--seed={seed}", f"--save_path={path}", *data_flag())
+    path, kept = pathlib.Path(FLAGS.runs, f"{row}-{seed}").expanduser(), RESULTS / f"{row}-{seed}"
+    choices = [f"--model={FLAGS.model}", f"--precision={FLAGS.precision}", f"--seed={seed}"]
+    run_command("train.py", *choices, f"--save_path={path}", *data_flag())
     kept.mkdir(parents=True, exist_ok=True)
     for name in RECORDS:
         shutil.copyfile(path / name, kept / name)
@@ -155,28 +166,30 @@ def averaged(results, row):
 
 
 def others_table(results):
-    """Yields the lines of the table of all other configurations, none of which has a published number."""
+    """Yields the lines of the table of small, in each precision that it was run in, and of what has no published number."""
     yield "| configuration | train | valid | test | | runs | hours a run |"
     yield "|---|---|---|---|---|---|---|"
+    precisions = [row_of(BASE, precision) for precision in devices.PRECISIONS[1:]]
+    for row in (BASE, *(row for row in precisions if results_of(results, row))):
+        yield f"| `{row}` | {scored(results, row)} |"
     for model in OTHERS:
-        yield f"| `{model}` | {scored(results, model)} |"
+        yield f"| `{model}` | {scored(results, model, in_bits=CONFIGS[model].level == 'char')} |"
 
 
-def scored(results, model):
-    """Returns the columns of another configuration's row, in bits where its tokens are characters."""
-    records = results_of(results, model)
+def scored(results, row, in_bits=False):
+    """Returns the columns of a row of `others_table`; `in_bits` instead of perplexities."""
+    records = results_of(results, row)
     if not records:
         return "not run | | | | |"
-    in_bits = CONFIGS[model].level == "char"
     columns = [[record[f"{split}_perplexity"] for record in records] for split in ("train", "valid", "test")]
     scores = [spread([math.log2(value) if in_bits else value for value in column]) for column in columns]
     unit = "bits a character" if in_bits else "perplexity"
     return f"{' | '.join(scores)} | {unit} | {len(records)} | {mean_hours(records):.1f}"
 
 
-def results_of(results, model):
-    """Returns the `result.json` of every run of a configuration."""
-    return [json.loads(path.read_text()) for path in sorted(results.glob(f"{model}-[0-9]*/result.json"))]
+def results_of(results, row):
+    """Returns the `result.json` of every run of a row."""
+    return [json.loads(path.read_text()) for path in sorted(results.glob(f"{row}-[0-9]*/result.json"))]
 
 
 def mean_hours(records):

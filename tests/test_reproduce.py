@@ -38,7 +38,7 @@ def test_a_row_has_the_mean_over_its_runs_and_others_say_not_run(tmp_path):
     assert all("| not run |" in row for row in rows[4:])
 
 
-def test_other_configurations_have_a_table_of_their_own_and_characters_have_bits(tmp_path):
+def test_other_configurations_have_a_table_of_their_own_and_characters_bits(tmp_path):
     record(tmp_path, "small-1", 120.0, 115.0, 0.4)
     record(tmp_path, "gru-1", 130.0, 125.0, 0.5, train=60.0)
     record(tmp_path, "gru-2", 132.0, 125.0, 0.5, train=60.0)
@@ -47,7 +47,18 @@ def test_other_configurations_have_a_table_of_their_own_and_characters_have_bits
     assert "| `gru` | 60.00 ± 0.00 | 131.00 ± 1.41 | 125.00 ± 0.00 | perplexity | 2 | 0.5 |" in rows
     assert "| `char_rnn` | 0.00 | 1.00 | 2.00 | bits a character | 1 | 2.0 |" in rows
     assert "| `peephole` | not run | | | | | |" in rows
-    assert not any("`small`" in row or "`demo`" in row for row in rows)
+    assert not any("`medium`" in row or "`demo`" in row for row in rows)
+
+
+def test_small_stands_above_them_in_each_precision_that_it_was_run_in(tmp_path):
+    record(tmp_path, "small-1", 120.0, 115.0, 0.5, train=40.0)
+    record(tmp_path, "small_bfloat16-1", 121.0, 116.0, 0.5, train=41.0)
+    rows = list(reproduce.others_table(tmp_path))
+    assert rows[2:4] == [
+        "| `small` | 40.00 | 120.00 | 115.00 | perplexity | 1 | 0.5 |",
+        "| `small_bfloat16` | 41.00 | 121.00 | 116.00 | perplexity | 1 | 0.5 |",
+    ]
+    assert len(rows) == 4 + len(reproduce.OTHERS)
 
 
 def test_averages_of_more_runs_outlive_those_of_fewer(tmp_path, monkeypatch):
@@ -72,13 +83,13 @@ def test_the_command_trains_averages_and_records(tiny_corpus, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "runs", "results", "tests", "benchmarks"))
     process = subprocess.run(
-        [sys.executable, "reproduce.py", "--model=test", "--seeds=2", f"--data_path={tiny_corpus}"],
+        [sys.executable, "reproduce.py", "--model=test", "--precision=float32", "--seeds=2", f"--data_path={tiny_corpus}"],
         cwd=copy, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     for seed in (1, 2):
-        assert {path.name for path in (copy / "results" / f"test-{seed}").iterdir()} == set(reproduce.RECORDS)
-    averages = [json.loads(line) for line in (copy / "results" / "test-average.jsonl").read_text().splitlines()]
+        assert {path.name for path in (copy / "results" / f"test_float32-{seed}").iterdir()} == set(reproduce.RECORDS)
+    averages = [json.loads(line) for line in (copy / "results" / "test_float32-average.jsonl").read_text().splitlines()]
     assert [(r["run"], r["split"]) for r in averages] == [
         (f"average of {count}", split) for count in (1, 2) for split in ("valid", "test")
     ]
