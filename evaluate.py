@@ -188,7 +188,7 @@ def table_row(record):
     """Returns a record as a line, or several, for people."""
     if "run" in record:
         return (
-            f"{record['run']:<32} {record['split']:<8} {record['tokens']:>9,} tokens   perplexity {record['perplexity']:9.3f}"
+            f"{record['run']:<32} {record['split']:<8} {record['tokens']:>9,} tokens   perplexity {record['perplexity']:9.3f}   {record['precision']}"
         ) + (f"   bits {record['bits_per_character']:.4f}" if "bits_per_character" in record else "")
     row = f"log p {record['log_probability']:10.3f}   tokens {record['tokens']:4d}   perplexity {record['perplexity']:10.3f}   "
     words = [f"    {log_probability:9.3f}  {word}" for word, log_probability in record.get("words", [])]

@@ -98,18 +98,17 @@ def row_of(model, precision):
 def train(row, seed):
     """Trains a run unless that is done, and keeps its records. Returns its folder."""
     path, kept = pathlib.Path(FLAGS.runs, f"{row}-{seed}").expanduser(), RESULTS / f"{row}-{seed}"
-    choices = [f"--model={FLAGS.model}", f"--precision={FLAGS.precision}", f"--seed={seed}"]
-    run_command("train.py", *choices, f"--save_path={path}", *data_flag())
+    run_command("train.py", f"--model={FLAGS.model}", f"--seed={seed}", f"--save_path={path}", *shared_flags())
     kept.mkdir(parents=True, exist_ok=True)
     for name in RECORDS:
         shutil.copyfile(path / name, kept / name)
     return path
 
 
-def average(model, paths):
+def average(row, paths):
     """Scores the mean of the probabilities of the first run, of the first two, … of all, and keeps the record."""
-    output = run_command("evaluate.py", *paths, "--average", "--json", *data_flag(), capture_output=True)
-    path = RESULTS / f"{model}-average.jsonl"
+    output = run_command("evaluate.py", *paths, "--average", "--json", *shared_flags(), capture_output=True)
+    path = RESULTS / f"{row}-average.jsonl"
     scored = {json.loads(line)["run"] for line in output.splitlines()}
     known = path.read_text().splitlines(keepends=True) if path.exists() else []
     path.write_text(output + "".join(line for line in known if json.loads(line)["run"] not in scored))  # of more runs
@@ -123,8 +122,9 @@ def run_command(script, *arguments, capture_output=False):
     return process.stdout
 
 
-def data_flag():
-    return [f"--data_path={FLAGS.data_path}"] if FLAGS.data_path else []
+def shared_flags():
+    """Returns what training and scoring are both told."""
+    return [f"--precision={FLAGS.precision}"] + ([f"--data_path={FLAGS.data_path}"] if FLAGS.data_path else [])
 
 
 def with_tables(readme, results):
@@ -137,8 +137,8 @@ def with_tables(readme, results):
 
 def published_table(results):
     """Yields the lines of the table of the paper's rows."""
-    yield "| | published valid / test | ours valid / test | runs | best test | hours a run | command |"
-    yield "|---|---|---|---|---|---|---|"
+    yield "| | published valid / test | ours valid / test | runs | products in | best test | hours a run | command |"
+    yield "|---|---|---|---|---|---|---|---|"
     for row in ROWS:
         name = row.model if row.count == 1 else f"{row.model}, {row.count} averaged"
         ours = single(results, row.model) if row.count == 1 else averaged(results, row)
@@ -150,27 +150,29 @@ def single(results, model):
     """Returns the columns of one model's row: mean ± standard deviation over the seeds."""
     records = results_of(results, model)
     if not records:
-        return "not run | | | "
+        return "not run | | | | "
     valid, test = ([record[f"{split}_perplexity"] for record in records] for split in ("valid", "test"))
-    return f"{spread(valid)} / {spread(test)} | {len(records)} | {min(test):.2f} | {mean_hours(records):.1f}"
+    made = f"{len(records)} | {precisions(records)} | {min(test):.2f} | {mean_hours(records):.1f}"
+    return f"{spread(valid)} / {spread(test)} | {made}"
 
 
 def averaged(results, row):
     """Returns the columns of a row of averaged models."""
     path = results / f"{row.model}-average.jsonl"
     records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    scores = {record["split"]: record["perplexity"] for record in records if record["run"] == f"average of {row.count}"}
-    if not scores:
-        return "not run | | | "
-    return f"{scores['valid']:.2f} / {scores['test']:.2f} | {row.count} | | "
+    records = [record for record in records if record["run"] == f"average of {row.count}"]
+    if not records:
+        return "not run | | | | "
+    scores = {record["split"]: record["perplexity"] for record in records}
+    return f"{scores['valid']:.2f} / {scores['test']:.2f} | {row.count} | {precisions(records)} | | "
 
 
 def others_table(results):
     """Yields the lines of the table of small, in each precision that it was run in, and of what has no published number."""
-    yield "| configuration | train | valid | test | | runs | hours a run |"
-    yield "|---|---|---|---|---|---|---|"
-    precisions = [row_of(BASE, precision) for precision in devices.PRECISIONS[1:]]
-    for row in (BASE, *(row for row in precisions if results_of(results, row))):
+    yield "| configuration | train | valid | test | | runs | products in | hours a run |"
+    yield "|---|---|---|---|---|---|---|---|"
+    asked_for = [row_of(BASE, precision) for precision in devices.PRECISIONS[1:]]
+    for row in (BASE, *(row for row in asked_for if results_of(results, row))):
         yield f"| `{row}` | {scored(results, row)} |"
     for model in OTHERS:
         yield f"| `{model}` | {scored(results, model, in_bits=CONFIGS[model].level == 'char')} |"
@@ -180,16 +182,21 @@ def scored(results, row, in_bits=False):
     """Returns the columns of a row of `others_table`; `in_bits` instead of perplexities."""
     records = results_of(results, row)
     if not records:
-        return "not run | | | | |"
+        return "not run | | | | | |"
     columns = [[record[f"{split}_perplexity"] for record in records] for split in ("train", "valid", "test")]
     scores = [spread([math.log2(value) if in_bits else value for value in column]) for column in columns]
     unit = "bits a character" if in_bits else "perplexity"
-    return f"{' | '.join(scores)} | {unit} | {len(records)} | {mean_hours(records):.1f}"
+    return f"{' | '.join(scores)} | {unit} | {len(records)} | {precisions(records)} | {mean_hours(records):.1f}"
 
 
 def results_of(results, row):
     """Returns the `result.json` of every run of a row."""
     return [json.loads(path.read_text()) for path in sorted(results.glob(f"{row}-[0-9]*/result.json"))]
+
+
+def precisions(records):
+    """Returns in what the products were made: what stands in one row may come from several machines."""
+    return ", ".join(sorted({record["precision"] for record in records}))
 
 
 def mean_hours(records):

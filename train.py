@@ -10,7 +10,7 @@ The same command again carries on where a run was stopped.
 import contextlib
 import dataclasses
 import importlib.metadata
-import math
+import logging
 import pathlib
 import platform
 import subprocess
@@ -33,6 +33,8 @@ from ptb.signals import StopRequest
 from ptb.training import Sums, make_train_step
 
 FLAGS = flags.FLAGS
+
+logger = logging.getLogger(__name__)
 
 REPORTS_PER_EPOCH = 10
 SAMPLE_LENGTH = 100  # tokens
@@ -112,6 +114,8 @@ def train_in(run, config, corpus, kernel, precision):
         train_to_the_end = train if FLAGS.on_nonfinite == "stop" else train_with_rewinds
         progress = train_to_the_end(config, corpus, run, model, setting, stop, watching)
         finish(config, corpus, run, model, progress, setting, stop)
+        if FLAGS.data_path == "demo" and config.level == "word":
+            print_floor(run.result["test_perplexity"])
 
 
 def train(config, corpus, run, model, setting, stop, watching):
@@ -147,7 +151,11 @@ class Training:
 
     def begin(self):
         """Goes to the newest checkpoint, or writes the first, and begins the curves with what had been plotted by then."""
-        if self.progress.restore(self.run):
+        resumed = self.progress.restore(self.run)
+        before = self.progress.note_precision(self.setting["precision"])
+        if before:
+            logger.warning("%s: its products were in %s, from now on in %s", self.run.path, before, self.setting["precision"])
+        if resumed:
             print(f"Resuming {self.run.path} after step {self.progress.step}")
         else:
             self.progress.save(self.run)
@@ -182,34 +190,35 @@ class Training:
                 break
             dropout_seed = np.array([self.setting["seed"], progress.step], np.int32)
             progress.state, progress.sums = train_step(inputs, targets, progress.state, progress.sums, rate, dropout_seed)
-            if progress.window in self.report_windows:
-                progress.check()
-                report(progress, len(self.train_windows), self.curves)
+            reported = progress.window in self.report_windows
             progress.advance()
+            if reported:
+                report(progress, len(self.train_windows), self.curves)
             if is_due(self.watching.sample_every, progress.step):
                 self.curves.add("", "sample", progress.step, self.sample())
             self.save_or_stop()
         progress.check_epoch()
         progress.save(self.run)
-        progress.history.append(epoch_record(progress, self.validate()) | self.setting)
+        self.validate()
+        progress.history.append(epoch_record(progress) | self.setting)
         report_epoch(progress.history[-1], self.curves)
         progress.begin_epoch(self.model.initial_state(self.config.batch_size))
         progress.save(self.run)
         self.run.write_history(progress.history)
 
     def validate(self):
-        """Returns the Score of the validation text, and keeps the weights where there is patience and they are the best."""
-        valid = score(self.eval_step, self.model, self.stop.watch(self.valid_windows))
+        """Scores the validation text, and keeps the weights where there is patience and they are the best."""
         progress = self.progress
+        if progress.validated == progress.step:  # patience ran out there, and the epoch has ended with it
+            return
+        valid = score(self.eval_step, self.model, self.stop.watch(self.valid_windows))
         if is_due(self.config.validate_every, progress.step):
             self.curves.add("", "valid_perplexity", progress.step, valid.perplexity)
+        progress.note_validation(valid.perplexity, keep_best=bool(self.config.patience))
         if self.config.patience:
-            progress.note_validation(valid.perplexity)
             best = f"best so far: valid perplexity {progress.best_perplexity:.3f} at step {progress.best_step}"
             self.stop.hint = f"{best}; the same command resumes {self.run.path}"
-        progress.validated = progress.step
         progress.start_clock()
-        return valid
 
     def out_of_patience(self):
         return self.progress.out_of_patience(self.config.patience)
@@ -248,9 +257,10 @@ def finish(config, corpus, run, model, progress, setting, stop):
         "tokens_scored": test.tokens,
         "protocol": "batch 1, state carried through the whole text, every prediction counted",
         "valid_perplexity": progress.best_perplexity or progress.history[-1]["valid_perplexity"],
-        "train_perplexity": progress.history[-1]["train_perplexity"],
+        "train_perplexity": epoch_of_the_weights(progress)["train_perplexity"],
         "training_seconds": sum(record["seconds"] for record in progress.history),
         **setting,
+        "precision": ", ".join(progress.precisions),
     }
     if config.level == "char":
         result["test_bits_per_character"] = test.bits
@@ -258,13 +268,21 @@ def finish(config, corpus, run, model, progress, setting, stop):
     if config.patience:
         result["best_step"] = progress.best_step
         print(f"These are the weights of step {progress.best_step}, the best on the validation text")
-    if FLAGS.data_path == "demo" and config.level == "word":
-        result["floor"] = math.exp(grammar.entropy_per_token())
-        gap = test.perplexity / result["floor"] - 1
-        print(
-            f"Floor: {result['floor']:.3f}, the perplexity of the grammar that wrote the text; this model: {gap:.1%} above it"
-        )
     run.write_json("result.json", result)
+
+
+def epoch_of_the_weights(progress):
+    """Returns the record of the epoch that the weights are of: the best where such have been kept, or the last."""
+    if not progress.best_step:
+        return progress.history[-1]
+    return next(record for record in progress.history if record["step"] >= progress.best_step)
+
+
+def print_floor(test_perplexity):
+    """Prints how far a model stays above the grammar that wrote the built-in corpus."""
+    floor = grammar.perplexity(grammar.demo_text().test)
+    gap = test_perplexity / floor - 1
+    print(f"Floor: {floor:.3f}, the perplexity of the grammar that wrote the text; this model: {gap:.1%} above it")
 
 
 def report_windows(count, period=0):
@@ -281,25 +299,26 @@ def is_due(period, step):
 
 
 def report(progress, num_windows, curves):
-    """Prints and plots how the epoch goes, in the tutorial's words."""
-    sums = Sums(*[float(total) for total in progress.sums])
+    """Prints and plots how the epoch goes, in the tutorial's words, which counts its steps from 0."""
+    sums = progress.check()
     running, speed = perplexity(sums.loss, sums.tokens), sums.tokens / progress.read_clock()
-    print(f"{progress.window / num_windows:.3f} perplexity: {running:.3f} speed: {speed:.0f} wps", flush=True)
+    print(f"{(progress.window - 1) / num_windows:.3f} perplexity: {running:.3f} speed: {speed:.0f} wps", flush=True)
     curves.add("", "running_train_perplexity", progress.step, running)
     curves.add("", "learning_rate", progress.step, progress.learning_rate)
-    curves.add("", "gradient_norm", progress.step, sums.grad_norm / sums.steps)
+    curves.add("", "mean_gradient_norm", progress.step, sums.grad_norm / sums.steps)
     curves.add("", "words_per_second", progress.step, speed)
     curves.flush()
 
 
-def epoch_record(progress, valid):
+def epoch_record(progress):
     """Returns the line of `history.jsonl` for a finished epoch."""
-    sums = Sums(*[float(total) for total in progress.sums])
+    sums = progress.sums.read()
     return {
         "epoch": progress.epoch,
+        "step": progress.step,
         "learning_rate": progress.learning_rate,
         "train_perplexity": perplexity(sums.loss, sums.tokens),
-        "valid_perplexity": valid.perplexity,
+        "valid_perplexity": progress.valid_perplexity,
         "words_per_second": sums.tokens / progress.seconds,
         "seconds": progress.seconds,
         "mean_gradient_norm": sums.grad_norm / sums.steps,

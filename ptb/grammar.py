@@ -221,6 +221,15 @@ def log_probability(sentence: str) -> float:
     return total
 
 
+def perplexity(sentences: list[str]) -> float:
+    """The perplexity of the grammar itself on a text: no model knows better than it what comes next.
+
+    exp(H) is what this tends to as texts grow; one that happens to have likely sentences lies below.
+    """
+    tokens = sum(len(sentence.split()) + 1 for sentence in sentences)
+    return math.exp(-sum(map(log_probability, sentences)) / tokens)
+
+
 @cache
 def _predictions(symbol: str) -> dict[str, Rule]:
     """A row of the LL(1) table: the rule for each word that can begin `symbol`; under "" the empty one, for others."""

@@ -46,7 +46,9 @@ class Progress:
     learning_rate: float = 0.0  # of this epoch
     rate_factor: float = 1.0  # what rewinds have left of the configuration's learning rates
     first_loss: float = 0.0  # of the first step, nats a token
+    precisions: list = dataclasses.field(default_factory=list)  # of the products so far: a run may change machines
     validated: int = 0  # the step of the last validation
+    valid_perplexity: float = 0.0  # which it has found
     best_perplexity: float = 0.0  # of all validations
     best_step: int = 0
     validations_since_best: int = 0
@@ -81,11 +83,12 @@ class Progress:
         self.epoch, self.window, self.seconds = self.epoch + 1, 0, 0.0
         self.state, self.sums = state, Sums.zero()
 
-    def note_validation(self, perplexity):
-        """Keeps the weights of now if they are the best so far."""
-        if self.validated == self.step:  # at an epoch's end that is also a multiple of validate_every
+    def note_validation(self, perplexity, keep_best):
+        """Remembers what a validation has found and, with `keep_best`, the weights of now if they are the best so far."""
+        self.validated, self.valid_perplexity = self.step, perplexity
+        if not keep_best:
             return
-        if self.best_step and perplexity >= self.best_perplexity:
+        if not perplexity < (self.best_perplexity or math.inf):  # NaN is not better than anything
             self.validations_since_best += 1
             return
         self.best_perplexity, self.best_step, self.validations_since_best = perplexity, self.step, 0
@@ -134,12 +137,12 @@ class Progress:
         return True
 
     def check(self):
-        """Raises Diverged if a loss or gradient of this epoch was not finite, or the loss of a step was too large.
+        """Returns the sums of this epoch, read; Diverged if they are not finite, or the loss of a step was too large.
 
         Sums keep what is not finite and the largest loss, so that whether a run has diverged does not depend on when this is
         called. Reading them waits for the device: a check belongs where they are read in any case.
         """
-        sums = Sums(*[float(total) for total in self.sums])
+        sums = self.sums.read()
         norm = sums.grad_norm / max(sums.steps, 1)
         if not (math.isfinite(sums.loss) and math.isfinite(norm)):
             raise self._diverged(f"loss {sums.loss:.3g}, mean gradient norm {norm:.3g}")
@@ -147,6 +150,14 @@ class Progress:
         if sums.largest_loss > limit:
             loss = f"loss {sums.largest_loss:.3g} a token in one step (limit {limit:.3g})"
             raise self._diverged(f"{loss}, mean gradient norm {norm:.3g}")
+        return sums
+
+    def note_precision(self, precision):
+        """Notes in what precision the run goes on. Returns that before, if it was another."""
+        before = self.precisions[-1] if self.precisions else precision
+        if precision not in self.precisions[-1:]:
+            self.precisions.append(precision)
+        return before if before != precision else None
 
     def check_epoch(self):
         """Raises Diverged if the loss was too large all through this epoch, which has come to its end."""

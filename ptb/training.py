@@ -22,6 +22,10 @@ class Sums(NamedTuple):
     def zero(cls):
         return cls(*[tf.zeros([], tf.float64) for _ in cls._fields])
 
+    def read(self):
+        """Returns the sums as Python's numbers, for which it waits until the device has them."""
+        return Sums(*map(float, self))
+
     def after(self, loss, tokens, grad_norm, clipped):
         """Returns the sums with one more step in them."""
         step = [tf.cast(value, tf.float64) for value in (loss, tokens, 1, grad_norm, clipped)]
@@ -54,8 +58,8 @@ def make_train_step(model, clip, optimizer=None, objective=PAPER):
 
     `inputs` and `targets` are int32 `[batch, num_steps]`. By default the loss is summed over time and averaged over the batch,
     so its gradient is `num_steps` times that of the mean per token, which the published learning rates assume. `dropout_seed`
-    is int32 `[2]`, the run's seed and the number of the step. Nothing that changes from step to step is traced again. Without
-    an `optimizer` of Keras's the update is plain SGD. Called in the scope of a `tf.distribute.Strategy`, it makes the step
+    is int32 `[2]`, the run's seed and the number of the step. It and `learning_rate`, a scalar, are to be arrays or tensors: for
+    each new Python number TensorFlow would trace the step anew. Without an `optimizer` of Keras's the update is plain SGD. Called in the scope of a `tf.distribute.Strategy`, it makes the step
     that shares its rows among the strategy's replicas.
 
     The gradient of the embedding comes as one row for each input word. `clip.repeats="summed"` adds the rows of a repeated

@@ -16,8 +16,8 @@ import train
 import trained
 from configs import CHAR_RNN, TEST
 from ptb.evaluation import make_eval_step, score
-from ptb.progress import Diverged
-from ptb.training import make_train_step
+from ptb.progress import Diverged, Progress
+from ptb.training import Sums, make_train_step
 
 PATIENT = dataclasses.replace(TEST, hidden_size=16, num_epochs=30, patience=3, validate_every=10, learning_rate=0.5)
 WILD = dataclasses.replace(PATIENT, explosion=1.5, learning_rate=8.0, max_grad_norm=100, patience=0)
@@ -40,7 +40,7 @@ def patient(corpus, tmp_path_factory):
 
 
 def validation_curve(folder):
-    return dict(runs.curve(folder, "valid_perplexity"))
+    return runs.curve(folder, "valid_perplexity")
 
 
 def test_training_stops_when_patience_runs_out(patient):
@@ -48,7 +48,8 @@ def test_training_stops_when_patience_runs_out(patient):
     history = runs.history(folder)
     assert len(history) < PATIENT.num_epochs
     assert progress.validations_since_best == PATIENT.patience
-    validations = [*validation_curve(folder).values(), *[record["valid_perplexity"] for record in history]]
+    validations = [perplexity for _, perplexity in validation_curve(folder)]
+    validations += [record["valid_perplexity"] for record in history]
     assert progress.best_perplexity == pytest.approx(min(validations), rel=1e-6)
     assert 0 < progress.best_step < progress.step
 
@@ -66,7 +67,7 @@ def test_the_best_weights_are_restored_and_what_other_commands_open(patient, cor
 
 def test_validation_comes_every_so_many_steps(patient):
     folder, _, progress = patient
-    assert list(validation_curve(folder)) == list(range(10, progress.step + 1, 10))
+    assert [step for step, _ in validation_curve(folder)] == list(range(10, progress.step + 1, 10))
 
 
 class StopAt:
@@ -107,6 +108,33 @@ def test_stopped_anywhere_a_patient_run_ends_as_an_unbroken_one(patient, corpus,
         for name, array in wanted.best_weights.items():
             np.testing.assert_array_equal(reached.best_weights[name], array)
     assert stops > 10
+
+
+def test_the_training_score_is_that_of_the_epoch_with_the_best_weights(patient):
+    folder, _, progress = patient
+    record = train.epoch_of_the_weights(progress)
+    epochs = [line["step"] for line in runs.history(folder)]
+    assert epochs[record["epoch"] - 1] == record["step"] >= progress.best_step
+    assert record["epoch"] == 1 or epochs[record["epoch"] - 2] < progress.best_step
+
+
+def test_a_validation_without_a_number_is_never_the_best():
+    progress = Progress({"weights/w": tf.Variable(0.0)}, (), Sums.zero())
+    for perplexity in (np.nan, 5.0, np.nan, 9.0):
+        progress.advance()
+        progress.variables["weights/w"].assign(perplexity)
+        progress.note_validation(perplexity, keep_best=True)
+    assert (progress.best_perplexity, progress.best_step, progress.validations_since_best) == (5.0, 2, 2)
+    assert progress.best_weights["weights/w"] == 5.0
+
+
+def test_a_run_that_goes_on_in_another_precision_says_so(corpus, tmp_path, caplog):
+    config = dataclasses.replace(TEST, num_epochs=1)
+    with pytest.raises(SystemExit):
+        begin(config, corpus, tmp_path / "run", StopAt(3))
+    assert begin(config, corpus, tmp_path / "run", precision="bfloat16")[1].precisions == ["float32", "bfloat16"]
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message == f"{tmp_path / 'run'}: its products were in float32, from now on in bfloat16"
 
 
 def test_a_stop_tells_the_best_so_far(corpus, tmp_path):

@@ -16,24 +16,25 @@ def test_the_readme_shows_what_the_records_say():
     assert readme == reproduce.with_tables(readme, reproduce.RESULTS)
 
 
-def record(results, name, valid, test, hours, train=1.0):
+def record(results, name, valid, test, hours, train=1.0, precision="float32"):
     (results / name).mkdir()
     content = {"train_perplexity": train, "valid_perplexity": valid, "test_perplexity": test, "training_seconds": 3600 * hours}
+    content["precision"] = precision
     (results / name / "result.json").write_text(json.dumps(content))
 
 
 def test_a_row_has_the_mean_over_its_runs_and_others_say_not_run(tmp_path):
     record(tmp_path, "small-1", 120.0, 115.0, 0.4)
-    record(tmp_path, "small-2", 122.0, 116.0, 0.6)
+    record(tmp_path, "small-2", 122.0, 116.0, 0.6, precision="bfloat16")
     record(tmp_path, "small_lua_decay-1", 1.0, 1.0, 1)  # another configuration, whose name begins alike
     averages = [("average of 1", "test", 115.0), ("average of 2", "valid", 101.25), ("average of 2", "test", 97.5)]
-    lines = [json.dumps({"run": run, "split": split, "perplexity": value}) for run, split, value in averages]
+    lines = [json.dumps({"run": run, "split": split, "perplexity": value, "precision": "tf32"}) for run, split, value in averages]
     (tmp_path / "small-average.jsonl").write_text("\n".join(lines))
     rows = list(reproduce.published_table(tmp_path))
     assert rows[2] == (
-        "| small | 120.7 / 114.5 | 121.00 ± 1.41 / 115.50 ± 0.71 | 2 | 115.00 | 0.5 | `make reproduce-small SEEDS=1` |"
+        "| small | 120.7 / 114.5 | 121.00 ± 1.41 / 115.50 ± 0.71 | 2 | bfloat16, float32 | 115.00 | 0.5 | `make reproduce-small SEEDS=1` |"
     )
-    assert "| 101.25 / 97.50 | 2 |" in rows[3]
+    assert "| 101.25 / 97.50 | 2 | tf32 |" in rows[3]
     assert len(rows) == 2 + len(reproduce.ROWS)
     assert all("| not run |" in row for row in rows[4:])
 
@@ -44,19 +45,19 @@ def test_other_configurations_have_a_table_of_their_own_and_characters_bits(tmp_
     record(tmp_path, "gru-2", 132.0, 125.0, 0.5, train=60.0)
     record(tmp_path, "char_rnn-1", 2.0, 4.0, 2.0, train=1.0)
     rows = list(reproduce.others_table(tmp_path))
-    assert "| `gru` | 60.00 ± 0.00 | 131.00 ± 1.41 | 125.00 ± 0.00 | perplexity | 2 | 0.5 |" in rows
-    assert "| `char_rnn` | 0.00 | 1.00 | 2.00 | bits a character | 1 | 2.0 |" in rows
-    assert "| `peephole` | not run | | | | | |" in rows
+    assert "| `gru` | 60.00 ± 0.00 | 131.00 ± 1.41 | 125.00 ± 0.00 | perplexity | 2 | float32 | 0.5 |" in rows
+    assert "| `char_rnn` | 0.00 | 1.00 | 2.00 | bits a character | 1 | float32 | 2.0 |" in rows
+    assert "| `peephole` | not run | | | | | | |" in rows
     assert not any("`medium`" in row or "`demo`" in row for row in rows)
 
 
 def test_small_stands_above_them_in_each_precision_that_it_was_run_in(tmp_path):
     record(tmp_path, "small-1", 120.0, 115.0, 0.5, train=40.0)
-    record(tmp_path, "small_bfloat16-1", 121.0, 116.0, 0.5, train=41.0)
+    record(tmp_path, "small_bfloat16-1", 121.0, 116.0, 0.5, train=41.0, precision="bfloat16")
     rows = list(reproduce.others_table(tmp_path))
     assert rows[2:4] == [
-        "| `small` | 40.00 | 120.00 | 115.00 | perplexity | 1 | 0.5 |",
-        "| `small_bfloat16` | 41.00 | 121.00 | 116.00 | perplexity | 1 | 0.5 |",
+        "| `small` | 40.00 | 120.00 | 115.00 | perplexity | 1 | float32 | 0.5 |",
+        "| `small_bfloat16` | 41.00 | 121.00 | 116.00 | perplexity | 1 | bfloat16 | 0.5 |",
     ]
     assert len(rows) == 4 + len(reproduce.OTHERS)
 
@@ -68,7 +69,7 @@ def test_averages_of_more_runs_outlive_those_of_fewer(tmp_path, monkeypatch):
     monkeypatch.setattr(reproduce, "RESULTS", tmp_path)
     for made in (lines((1, 9.0), (2, 8.0), (3, 7.0)), lines((1, 9.5), (2, 8.5))):
         monkeypatch.setattr(reproduce, "run_command", lambda *_, made=made, **__: made)
-        monkeypatch.setattr(reproduce, "data_flag", list)
+        monkeypatch.setattr(reproduce, "shared_flags", list)
         reproduce.average("small", [])
     assert (tmp_path / "small-average.jsonl").read_text() == lines((1, 9.5), (2, 8.5), (3, 7.0))
 
@@ -83,14 +84,14 @@ def test_the_command_trains_averages_and_records(tiny_corpus, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "runs", "results", "tests", "benchmarks"))
     process = subprocess.run(
-        [sys.executable, "reproduce.py", "--model=test", "--precision=float32", "--seeds=2", f"--data_path={tiny_corpus}"],
+        [sys.executable, "reproduce.py", "--model=test", "--precision=bfloat16", "--seeds=2", f"--data_path={tiny_corpus}"],
         cwd=copy, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     for seed in (1, 2):
-        assert {path.name for path in (copy / "results" / f"test_float32-{seed}").iterdir()} == set(reproduce.RECORDS)
-    averages = [json.loads(line) for line in (copy / "results" / "test_float32-average.jsonl").read_text().splitlines()]
-    assert [(r["run"], r["split"]) for r in averages] == [
-        (f"average of {count}", split) for count in (1, 2) for split in ("valid", "test")
+        assert {path.name for path in (copy / "results" / f"test_bfloat16-{seed}").iterdir()} == set(reproduce.RECORDS)
+    averages = [json.loads(line) for line in (copy / "results" / "test_bfloat16-average.jsonl").read_text().splitlines()]
+    assert [(r["run"], r["split"], r["precision"]) for r in averages] == [
+        (f"average of {count}", split, "bfloat16") for count in (1, 2) for split in ("valid", "test")
     ]
     assert "not run" in (copy / "README.md").read_text()

@@ -64,7 +64,7 @@ def test_tensorboard_reads_its_curves(finished):
     for series in ("train", "valid"):
         reached = history(save_path)[0][f"{series}_perplexity"]
         assert curve(save_path / series, "perplexity") == [(1, pytest.approx(reached, rel=1e-6))]
-    for tag in ("running_train_perplexity", "learning_rate", "gradient_norm", "words_per_second"):
+    for tag in ("running_train_perplexity", "learning_rate", "mean_gradient_norm", "words_per_second"):
         assert len(curve(save_path, tag)) == 10
     assert "_hparams_/session_start_info" in EventAccumulator(str(save_path)).Reload().summary_metadata
 
