@@ -187,9 +187,9 @@ def score_sentences(opened, lines):
 def table_row(record):
     """Returns a record as a line, or several, for people."""
     if "run" in record:
-        return (
-            f"{record['run']:<32} {record['split']:<8} {record['tokens']:>9,} tokens   perplexity {record['perplexity']:9.3f}   {record['precision']}"
-        ) + (f"   bits {record['bits_per_character']:.4f}" if "bits_per_character" in record else "")
+        what = f"{record['run']:<32} {record['split']:<8} {record['tokens']:>9,} tokens   {record['precision']:<8}"
+        bits = f"   bits {record['bits_per_character']:.4f}" if "bits_per_character" in record else ""
+        return f"{what}   perplexity {record['perplexity']:9.3f}{bits}"
     row = f"log p {record['log_probability']:10.3f}   tokens {record['tokens']:4d}   perplexity {record['perplexity']:10.3f}   "
     words = [f"    {log_probability:9.3f}  {word}" for word, log_probability in record.get("words", [])]
     return "\n".join([row + record["sentence"], *words])

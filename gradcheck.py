@@ -22,6 +22,7 @@ FLAGS = flags.FLAGS
 VOCAB_SIZE = 7
 SIZES = {"hidden_size": 3, "batch_size": 2, "num_steps": 3}
 REACH = 7  # of a gradient that reaches further back than num_steps
+SAMPLES = 4  # of the vocabulary, where the softmax is estimated
 LIMIT = 1e-5
 
 
@@ -42,7 +43,8 @@ def main(_):
 
 def check(config, rnn_mode="auto"):
     """Returns the largest relative error of the gradient in each variable, by name, for a small model of the configuration."""
-    config = dataclasses.replace(config, **SIZES, bptt_steps=REACH if config.overlap else 0)
+    reach, samples = REACH if config.overlap else 0, SAMPLES if config.softmax_samples else 0
+    config = dataclasses.replace(config, **SIZES, bptt_steps=reach, softmax_samples=samples)
     kernel = devices.choose_kernel(rnn_mode, devices.visible_gpus(), config.cell)
     model = config.make_model(VOCAB_SIZE, rnn_mode=kernel, dtype="float64")
     shape = (2, config.batch_size, config.num_steps + config.overlap)

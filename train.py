@@ -106,7 +106,7 @@ def train_in(run, config, corpus, kernel, precision):
         device = ("GPU" if devices.visible_gpus() else "CPU") + (f" × {count}" if count > 1 else "")
         print(f"Model: {FLAGS.model} Kernel: {kernel} Precision: {precision} Device: {device}")
         model = config.make_model(
-            len(corpus.vocabulary), seed=FLAGS.seed, rnn_mode=kernel, product_dtype=devices.product_dtype(precision)
+            len(corpus.vocabulary), seed=FLAGS.seed, rnn_mode=kernel, product_dtype=devices.use_precision(precision)
         )
         setting = {"precision": precision, "kernel": kernel, "seed": FLAGS.seed, "replicas": count}
         setting |= {"versions": versions(), "git_revision": git_revision()}

@@ -42,7 +42,7 @@ def load(path, rnn_mode="auto", precision="auto"):
     model = config.make_model(
         len(vocabulary),
         rnn_mode=devices.choose_kernel(rnn_mode, gpus, config.cell),
-        product_dtype=devices.product_dtype(precision),
+        product_dtype=devices.use_precision(precision),
     )
     weights = checkpoint._replace(arrays=best_weights(checkpoint) or checkpoint.arrays)
     load_variables(weights, learnt_variables(model))

@@ -51,7 +51,7 @@ def main(_):
     kernel = devices.choose_kernel(FLAGS.rnn_mode, gpus)
     precision = devices.choose_precision(FLAGS.precision, gpus)
     workload = Workload.of(CONFIGS[FLAGS.model], FLAGS.vocab_size)
-    pieces = make_pieces(workload, kernel, devices.product_dtype(precision))
+    pieces = make_pieces(workload, kernel, devices.use_precision(precision))
     whole = ours.Trainer(workload, precision, kernel)
     pieces["whole step"] = whole.step
     ceiling = {what: limits.Trainer(workload, precision, what) for what in ("product", "stream")}

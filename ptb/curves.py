@@ -31,9 +31,10 @@ class Curves:
                     for stale in (self._folder / series).glob("events.out.*"):
                         stale.unlink()
         self.points = []
-        # Given a name of its own, a resumed run stays the same trial in TensorBoard's hyperparameters, which take no None.
+        # Given a name, a resumed run stays the same trial in TensorBoard's hyperparameters, which take no None. TensorBoard
+        # takes runs of one name for one trial.
         given = {name: value for name, value in (hyperparameters or {}).items() if value is not None}
-        trial = hparams_plugin.hparams_pb(given, trial_id=self._folder.name)
+        trial = hparams_plugin.hparams_pb(given, trial_id="/".join(self._folder.resolve().parts[-2:]))
         self._write_event("", Event(wall_time=time.time(), summary=trial))
         for point in points:
             self._write(*point)

@@ -70,8 +70,8 @@ def choose_precision(precision, gpus, cpu_flags=None):
     return precision
 
 
-def product_dtype(precision):
-    """Returns the type of matrix products and their factors, and switches TF32 on or off in all of TensorFlow."""
+def use_precision(precision):
+    """Switches TF32 on or off in all of TensorFlow. Returns the type of matrix products and of their factors."""
     tf.config.experimental.enable_tensor_float_32_execution(precision != "float32")
     return "bfloat16" if precision == "bfloat16" else "float32"
 

@@ -21,14 +21,21 @@ def to_torch(layers):
 def from_torch(state_dict):
     """Returns the weights for `set_weights` of each layer; the inverse of `to_torch`.
 
-    ValueError for what only PyTorch has: layers in both directions, or with a projection.
+    Without biases (`bias=False`) they are zero. ValueError for what only PyTorch has, layers in both directions or with a
+    projection, and for what is not the `state_dict` of an LSTM alone.
     """
     strange = [name for name in state_dict if "reverse" in name or "weight_hr" in name]
     if strange:
         raise ValueError(f"{strange[0]}: bidirectional layers and projections have no counterpart here")
+    if "weight_ih_l0" not in state_dict:
+        raise ValueError(f"no weight_ih_l0 among {', '.join(state_dict) or 'nothing'}: give the state_dict of the LSTM alone")
     layers = []
     while f"weight_ih_l{len(layers)}" in state_dict:
-        names = [f"{name}_l{len(layers)}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-        kernel, recurrent_kernel, *biases = [np.asarray(state_dict[name]) for name in names]
-        layers.append([kernel.T, recurrent_kernel.T, sum(biases)])
+        index = len(layers)
+        kernel, recurrent_kernel = (np.asarray(state_dict[f"weight_{kind}_l{index}"]) for kind in ("ih", "hh"))
+        width, units = recurrent_kernel.shape
+        if width != 4 * units:
+            raise ValueError(f"weight_hh_l{index}: has {width} rows for {units} units, not the 4 gates of an LSTM")
+        biases = [np.asarray(state_dict[name]) for name in (f"bias_ih_l{index}", f"bias_hh_l{index}") if name in state_dict]
+        layers.append([kernel.T, recurrent_kernel.T, sum(biases, np.zeros(width, kernel.dtype))])
     return layers

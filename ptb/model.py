@@ -101,9 +101,14 @@ class LanguageModel(keras.Model):
         rnn_mode="basic",
         product_dtype=None,
         seed=0,
-        **kwargs,
+        dtype="float32",
+        name="language_model",  # or Keras would number it, and its variables' paths with it
     ):
-        super().__init__(name="language_model", **kwargs)  # or Keras would number it, and its variables' paths with it
+        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        super().__init__(dtype=dtype, name=name)
+        self._arguments = arguments
+        if self.compute_dtype != self.variable_dtype:
+            raise ValueError(f"dtype={dtype!r}: has two types; products in another are product_dtype='bfloat16'")
         self.vocab_size = vocab_size
         self.keep_prob = keep_prob
         self.drop_input, self.drop_output = drop_input, drop_output
@@ -132,6 +137,10 @@ class LanguageModel(keras.Model):
         self.softmax_bias = self.add_weight((vocab_size,), initializer, name="softmax_bias")
         self.product_dtype = tf.as_dtype(product_dtype or self.dtype)
         self.built = True
+
+    def get_config(self):
+        """Returns the arguments of the constructor, from which Keras makes a saved model anew."""
+        return dict(self._arguments)
 
     def initial_state(self, batch_size):
         """Returns the state before any text: a tuple with one entry per layer."""
@@ -188,6 +197,8 @@ class LanguageModel(keras.Model):
     def _dropout(self, features, seed, index):
         if self.keep_prob == 1:
             return features
+        if seed is None:
+            raise ValueError("dropout_seed: is needed in training where keep_prob is below 1, int32 [2]")
         with on_host():
             seed = tf.random.fold_in(seed, index)
         if replicas.number() == 1:

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import keras
 import tensorflow as tf
 
 from ptb import replicas
@@ -52,15 +53,21 @@ class Clip(NamedTuple):
 
 PAPER = Objective()
 
+OPTIMIZERS = {  # beside plain SGD; named, or Keras would number them, and their variables' paths with them
+    # Torch's optim.rmsprop, as char-rnn uses it, divides by √m + 1e-8, Keras's by √(m + epsilon).
+    "rmsprop": lambda: keras.optimizers.RMSprop(rho=0.95, epsilon=1e-16, name="rmsprop"),
+    "adam": lambda: keras.optimizers.Adam(name="adam"),
+}
+
 
 def make_train_step(model, clip, optimizer=None, objective=PAPER):
     """Returns the compiled `train_step(inputs, targets, state, sums, learning_rate, dropout_seed) -> (state, sums)`.
 
     `inputs` and `targets` are int32 `[batch, num_steps]`. By default the loss is summed over time and averaged over the batch,
     so its gradient is `num_steps` times that of the mean per token, which the published learning rates assume. `dropout_seed`
-    is int32 `[2]`, the run's seed and the number of the step. It and `learning_rate`, a scalar, are to be arrays or tensors: for
-    each new Python number TensorFlow would trace the step anew. Without an `optimizer` of Keras's the update is plain SGD. Called in the scope of a `tf.distribute.Strategy`, it makes the step
-    that shares its rows among the strategy's replicas.
+    is int32 `[2]`, the run's seed and the number of the step. It and `learning_rate`, a scalar, are to be arrays or tensors:
+    for each new Python number TensorFlow would trace the step anew. Without an `optimizer` of Keras's the update is plain SGD.
+    Called in the scope of a `tf.distribute.Strategy`, it makes the step that shares its rows among the strategy's replicas.
 
     The gradient of the embedding comes as one row for each input word. `clip.repeats="summed"` adds the rows of a repeated
     word up first, so that the norm is that of the true gradient, as in the paper's Lua code; "apart" takes the norm of the rows

@@ -6,7 +6,8 @@ import pathlib
 
 import processes
 import pytest
-import tensorflow as tf
+
+from ptb import devices  # before anything that imports TensorFlow: it decides how that multiplies matrices
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -16,7 +17,7 @@ os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # or the first worke
 @pytest.fixture(autouse=True)
 def exact_products():
     """TF32, on by default on GPUs, would hide errors smaller than 1e-3."""
-    tf.config.experimental.enable_tensor_float_32_execution(False)
+    devices.use_precision("float32")
 
 
 @pytest.fixture(autouse=True)

@@ -66,6 +66,6 @@ def test_the_type_of_products_and_the_tf32_switch():
         ("tf32", "float32", True),
         ("bfloat16", "bfloat16", True),
     ):
-        assert devices.product_dtype(precision) == dtype
+        assert devices.use_precision(precision) == dtype
         assert tf.config.experimental.tensor_float_32_execution_enabled() == tf32
-    devices.product_dtype("float32")
+    devices.use_precision("float32")

@@ -28,7 +28,8 @@ def begin(tiny_corpus, tmp_path):
         model = config.make_model(len(corpus.vocabulary), seed=1)
         run.begin({"seed": 1})
         with StopRequest("") as stop:
-            function(config, corpus, run, model, {"seed": 1, "precision": "float32"}, stop, train.Watching(checkpoint_seconds=0))
+            setting = {"seed": 1, "precision": "float32"}
+            function(config, corpus, run, model, setting, stop, train.Watching(checkpoint_seconds=0))
 
     begin.run = Run(tmp_path / "run")
     return begin

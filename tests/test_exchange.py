@@ -46,6 +46,22 @@ def test_the_way_there_is_the_inverse_of_the_way_back(torch_lstm):
         np.testing.assert_array_equal(*both)
 
 
+def test_layers_without_biases_have_zeros(torch_lstm):
+    bare = {name: weights for name, weights in torch_lstm[0].items() if "bias" not in name}
+    for (*matrices, bias), (*expected, _) in zip(from_torch(bare), from_torch(torch_lstm[0]), strict=True):
+        for matrix, wanted in zip(matrices, expected, strict=True):
+            np.testing.assert_array_equal(matrix, wanted)
+        np.testing.assert_array_equal(bias, np.zeros(8))
+
+
+def test_what_is_not_an_lstm_alone_is_refused(torch_lstm):
+    with pytest.raises(ValueError, match="no weight_ih_l0 among rnn.weight_ih_l0.*give the state_dict of the LSTM alone"):
+        from_torch({f"rnn.{name}": weights for name, weights in torch_lstm[0].items()})
+    gru = {name: weights[:6] for name, weights in torch_lstm[0].items()}
+    with pytest.raises(ValueError, match="weight_hh_l0: has 6 rows for 2 units, not the 4 gates of an LSTM"):
+        from_torch(gru)
+
+
 @pytest.mark.parametrize("name", ["weight_ih_l0_reverse", "weight_hr_l0"])
 def test_what_only_pytorch_has_is_refused(torch_lstm, name):
     with pytest.raises(ValueError, match=name):

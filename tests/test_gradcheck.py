@@ -12,7 +12,6 @@ from ptb.cells import CELLS
 OPTIONS = {
     "mean": {"reduction": "mean"},
     "decay of the softmax weights": {"softmax_l2": 0.1},
-    "sampled softmax": {"softmax_samples": 4},
     "dropout": {"keep_prob": 0.5},
     "dropout between the layers": {"keep_prob": 0.5, "drop_input": False, "drop_output": False},
     "one-hot": {"one_hot_input": True},

@@ -139,6 +139,7 @@ def test_log_probability_by_hand():
     snores = 0.40 * zipf("Intransitive.sea.sg", 3) * 0.60 * 0.85  # without an adverb, and no second verb
     by_hand = math.log(at_sea * statement * singular * the * captain * snores)
     assert grammar.log_probability("at sea the captain snores .") == pytest.approx(by_hand, rel=1e-12)
+    assert grammar.perplexity(3 * ["at sea the captain snores ."]) == pytest.approx(math.exp(-by_hand / 7), rel=1e-12)
 
 
 def test_entropy_is_that_of_the_samples(text):

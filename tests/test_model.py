@@ -54,6 +54,35 @@ def test_losses_are_numpys_and_calls_logits_agree_with_them(rnn_mode, one_hot_in
     tf.nest.map_structure(np.testing.assert_array_equal, state, same_state)
 
 
+def test_keras_saves_it_whole(tmp_path):
+    saved = LanguageModel(30, 6, 2, cell="gru", keep_prob=0.5, seed=3)
+    saved.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", custom_objects={"LanguageModel": LanguageModel})
+    assert loaded.get_config() == saved.get_config()
+    inputs = np.arange(12, dtype=np.int32).reshape(3, 4)
+    for ours, theirs in zip(saved(inputs, saved.initial_state(3)), loaded(inputs, loaded.initial_state(3))):
+        tf.nest.map_structure(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_a_policy_of_two_types_changes_nothing_and_is_refused_as_an_argument():
+    inputs = np.zeros((3, 4), np.int32)
+    expected, _ = LanguageModel(30, 6, 2)(inputs, LanguageModel(30, 6, 2).initial_state(3))
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = LanguageModel(30, 6, 2)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    np.testing.assert_array_equal(model(inputs, model.initial_state(3))[0], expected)
+    with pytest.raises(ValueError, match="product_dtype='bfloat16'"):
+        LanguageModel(30, 6, 2, dtype="mixed_bfloat16")
+
+
+def test_dropout_without_a_seed_is_an_error():
+    model = LanguageModel(30, 6, 2, keep_prob=0.5)
+    with pytest.raises(ValueError, match="dropout_seed"):
+        model(np.zeros((3, 4), np.int32), model.initial_state(3), training=True)
+
+
 def test_lstm_weights_move_to_and_from_keras_unchanged():
     ours = LanguageModel(30, 6, 1).recurrent_layers[0]
     theirs = keras.layers.LSTM(6)

@@ -28,11 +28,13 @@ def test_a_row_has_the_mean_over_its_runs_and_others_say_not_run(tmp_path):
     record(tmp_path, "small-2", 122.0, 116.0, 0.6, precision="bfloat16")
     record(tmp_path, "small_lua_decay-1", 1.0, 1.0, 1)  # another configuration, whose name begins alike
     averages = [("average of 1", "test", 115.0), ("average of 2", "valid", 101.25), ("average of 2", "test", 97.5)]
-    lines = [json.dumps({"run": run, "split": split, "perplexity": value, "precision": "tf32"}) for run, split, value in averages]
+    fields = ("run", "split", "perplexity", "precision")
+    lines = [json.dumps(dict(zip(fields, [*average, "tf32"]))) for average in averages]
     (tmp_path / "small-average.jsonl").write_text("\n".join(lines))
     rows = list(reproduce.published_table(tmp_path))
     assert rows[2] == (
-        "| small | 120.7 / 114.5 | 121.00 ± 1.41 / 115.50 ± 0.71 | 2 | bfloat16, float32 | 115.00 | 0.5 | `make reproduce-small SEEDS=1` |"
+        "| small | 120.7 / 114.5 | 121.00 ± 1.41 / 115.50 ± 0.71 | 2 | bfloat16, float32 | 115.00 | 0.5 "
+        "| `make reproduce-small SEEDS=1` |"
     )
     assert "| 101.25 / 97.50 | 2 | tf32 |" in rows[3]
     assert len(rows) == 2 + len(reproduce.ROWS)

@@ -1,0 +1,25 @@
+"""The library imported into processes that are not as its commands find them."""
+
+import os
+import subprocess
+import sys
+
+from conftest import ROOT
+
+
+def python(code, **environment):
+    command = ["sh", "-c", 'exec "$0" -c "$1"' + environment.pop("redirection", ""), sys.executable, code]
+    return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=120)
+
+
+def test_keras_with_another_backend_is_refused():
+    """Of which only the name is there: the other backends are no requirement."""
+    loaded = "from types import SimpleNamespace as new; sys.modules['keras'] = new(config=new(backend=lambda: 'jax'))"
+    process = python(f"import sys; {loaded}; import ptb")
+    assert process.returncode == 1
+    assert process.stderr.endswith("another backend than TensorFlow; import ptb before it\n")
+
+
+def test_the_environments_backend_gives_way_and_standard_error_may_be_closed():
+    process = python("import configs, keras; print(keras.config.backend())", KERAS_BACKEND="numpy", redirection=" 2>&-")
+    assert (process.returncode, process.stdout) == (0, "tensorflow\n")
