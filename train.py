@@ -113,9 +113,9 @@ def train_in(run, config, corpus, kernel, precision):
         watching = Watching(60 * FLAGS.checkpoint_minutes, FLAGS.report_every, FLAGS.sample_every, FLAGS.profile)
         train_to_the_end = train if FLAGS.on_nonfinite == "stop" else train_with_rewinds
         progress = train_to_the_end(config, corpus, run, model, setting, stop, watching)
-        finish(config, corpus, run, model, progress, setting, stop)
+        test = finish(config, corpus, run, model, progress, setting, stop)
         if FLAGS.data_path == "demo" and config.level == "word":
-            print_floor(run.result["test_perplexity"])
+            print_floor(test)
 
 
 def train(config, corpus, run, model, setting, stop, watching):
@@ -248,7 +248,7 @@ def cut_into_windows(corpus, config):
 
 
 def finish(config, corpus, run, model, progress, setting, stop):
-    """Scores the test text at batch 1, every prediction of it, and writes `result.json`."""
+    """Scores the test text at batch 1, every prediction of it, and writes `result.json`. Returns the Score."""
     windows = stop.watch(reader.scoring_windows(corpus.test))
     test = score(make_eval_step(model, jit_compile=True), model, windows)
     print(f"Test Perplexity: {test.perplexity:.3f}")
@@ -269,6 +269,7 @@ def finish(config, corpus, run, model, progress, setting, stop):
         result["best_step"] = progress.best_step
         print(f"These are the weights of step {progress.best_step}, the best on the validation text")
     run.write_json("result.json", result)
+    return test
 
 
 def epoch_of_the_weights(progress):
@@ -278,10 +279,10 @@ def epoch_of_the_weights(progress):
     return next(record for record in progress.history if record["step"] >= progress.best_step)
 
 
-def print_floor(test_perplexity):
+def print_floor(test):
     """Prints how far a model stays above the grammar that wrote the built-in corpus."""
     floor = grammar.perplexity(grammar.demo_text().test)
-    gap = test_perplexity / floor - 1
+    gap = test.perplexity / floor - 1
     print(f"Floor: {floor:.3f}, the perplexity of the grammar that wrote the text; this model: {gap:.1%} above it")
 
 

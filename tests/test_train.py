@@ -1,6 +1,7 @@
 """train.py as a process of its own: what it prints, what it leaves, and that no crash changes where it ends."""
 
 import json
+import math
 import os
 import re
 import signal
@@ -12,6 +13,8 @@ from runs import assert_same, curve, history
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
+from ptb import grammar
+from ptb.evaluation import Score
 
 
 def arguments(data_path, save_path, *more):
@@ -136,6 +139,14 @@ def test_reports_are_ten_an_epoch_or_one_a_window(count, reports):
     assert 0 <= windows[0] <= windows[-1] < count
     if count == 2323:
         assert [f"{window / count:.3f}" for window in windows[:2]] == ["0.004", "0.104"]  # as the tutorial prints
+
+
+def test_the_gap_to_the_grammar_of_the_built_in_corpus(capsys):
+    floor = grammar.perplexity(grammar.demo_text().test)
+    train.print_floor(Score(loss=10 * math.log(1.25 * floor), tokens=10))
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"Floor: {floor:.3f}, ")
+    assert printed.endswith("this model: 25.0% above it\n")
 
 
 @pytest.mark.parametrize("flag", ["--helpshort", "-h"])
