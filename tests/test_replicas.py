@@ -112,7 +112,7 @@ def assert_equal_within_rounding(run, alone, tolerance=1e-5):
     assert results[0]["test_perplexity"] == pytest.approx(results[1]["test_perplexity"], rel=tolerance)
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_devices_of_one_machine_do_what_one_does(count, alone, corpus, tmp_path):
     finish(start(tmp_path / "process", corpus, tmp_path / "run", "mirrored", Machine(count)), folder=tmp_path)
     assert f"Device: CPU × {count}" in (tmp_path / "process" / "stdout").read_text()

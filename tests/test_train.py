@@ -112,7 +112,7 @@ def test_a_profile_is_left_in_the_run(unbroken):
     assert list(unbroken.glob("plugins/profile/*/*.xplane.pb"))
 
 
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])  # Ctrl-C: test_signals.py
 def test_a_run_that_was_stopped_ends_where_an_unbroken_one_does(number, exit_code, longer_corpus, unbroken, command, tmp_path):
     save_path = tmp_path / "stopped"
     line = arguments(longer_corpus, save_path, "--checkpoint_minutes=0.002")
