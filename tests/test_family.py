@@ -211,6 +211,7 @@ def test_samples_go_to_tensorboard_as_text(corpus, tmp_path):
 def test_reports_come_every_so_many_steps(corpus, tmp_path, capsys):
     begin(dataclasses.replace(TEST, num_epochs=1), corpus, tmp_path / "run", report_every=4)
     assert len([line for line in capsys.readouterr().out.splitlines() if "speed:" in line]) == 14 // 4
+    assert [step for step, _ in runs.curve(tmp_path / "run", "running_train_perplexity")] == [4, 8, 12]
 
 
 @pytest.fixture(scope="module")
