@@ -16,8 +16,8 @@ CHECK_GPU := import sys; from ptb import devices; sys.exit(None if devices.visib
 demo: $(VENV)/installed
 	$(BIN)/python train.py --model=demo --data_path=demo --save_path=runs/demo
 
-# A file's tests share what they have trained, so that a file is one worker's; in the order of names, as the files of few
-# but long tests, which pytest-xdist would put last, leave the other workers with nothing to do.
+# Tests of a file share what they have trained, so a worker gets whole files. They come in the order of their names:
+# pytest-xdist would put files of few but long tests last, where other workers have nothing left to do beside them.
 test: $(VENV)/installed-dev lint
 	$(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=loadfile --no-loadscope-reorder
 

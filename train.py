@@ -152,9 +152,11 @@ class Training:
     def begin(self):
         """Goes to the newest checkpoint, or writes the first, and begins the curves with what had been plotted by then."""
         resumed = self.progress.restore(self.run)
-        before = self.progress.note_precision(self.setting["precision"])
-        if before:
-            logger.warning("%s: its products were in %s, from now on in %s", self.run.path, before, self.setting["precision"])
+        precision, precisions = self.setting["precision"], self.progress.precisions
+        if precision not in precisions[-1:]:
+            if precisions:
+                logger.warning("%s: its products were in %s, from now on in %s", self.run.path, precisions[-1], precision)
+            precisions.append(precision)
         if resumed:
             print(f"Resuming {self.run.path} after step {self.progress.step}")
         else:
@@ -183,22 +185,19 @@ class Training:
         rate = np.array(progress.learning_rate, self.model.dtype)
         progress.start_clock()
         for inputs, targets in self.train_windows[progress.window :]:
-            if is_due(self.config.validate_every, progress.step) and progress.validated < progress.step:
-                progress.save(self.run)
+            if is_due(self.config.validate_every, progress.step):
                 self.validate()
             if self.out_of_patience():
                 break
             dropout_seed = np.array([self.setting["seed"], progress.step], np.int32)
             progress.state, progress.sums = train_step(inputs, targets, progress.state, progress.sums, rate, dropout_seed)
-            reported = progress.window in self.report_windows
             progress.advance()
-            if reported:
-                report(progress, len(self.train_windows), self.curves)
+            if progress.window in self.report_windows:
+                report(progress, progress.check(), len(self.train_windows), self.curves)
             if is_due(self.watching.sample_every, progress.step):
                 self.curves.add("", "sample", progress.step, self.sample())
             self.save_or_stop()
         progress.check_epoch()
-        progress.save(self.run)
         self.validate()
         progress.history.append(epoch_record(progress) | self.setting)
         report_epoch(progress.history[-1], self.curves)
@@ -207,10 +206,14 @@ class Training:
         self.run.write_history(progress.history)
 
     def validate(self):
-        """Scores the validation text, and keeps the weights where there is patience and they are the best."""
+        """Saves the run and scores the validation text, unless no step was taken since that was last done.
+
+        Keeps the weights where there is patience and they are the best.
+        """
         progress = self.progress
-        if progress.validated == progress.step:  # patience ran out there, and the epoch has ended with it
+        if progress.validated == progress.step:
             return
+        progress.save(self.run)
         valid = score(self.eval_step, self.model, self.stop.watch(self.valid_windows))
         if is_due(self.config.validate_every, progress.step):
             self.curves.add("", "valid_perplexity", progress.step, valid.perplexity)
@@ -257,7 +260,7 @@ def finish(config, corpus, run, model, progress, setting, stop):
         "tokens_scored": test.tokens,
         "protocol": "batch 1, state carried through the whole text, every prediction counted",
         "valid_perplexity": progress.best_perplexity or progress.history[-1]["valid_perplexity"],
-        "train_perplexity": epoch_of_the_weights(progress)["train_perplexity"],
+        "train_perplexity": progress.history[progress.best_epoch - 1]["train_perplexity"],  # without a best, the last
         "training_seconds": sum(record["seconds"] for record in progress.history),
         **setting,
         "precision": ", ".join(progress.precisions),
@@ -272,13 +275,6 @@ def finish(config, corpus, run, model, progress, setting, stop):
     return test
 
 
-def epoch_of_the_weights(progress):
-    """Returns the record of the epoch that the weights are of: the best where such have been kept, or the last."""
-    if not progress.best_step:
-        return progress.history[-1]
-    return next(record for record in progress.history if record["step"] >= progress.best_step)
-
-
 def print_floor(test):
     """Prints how far a model stays above the grammar that wrote the built-in corpus."""
     floor = grammar.perplexity(grammar.demo_text().test)
@@ -287,11 +283,11 @@ def print_floor(test):
 
 
 def report_windows(count, period=0):
-    """Returns after which windows, of `count`, to report: each `period`-th, or where the tutorial does, or all of too few."""
+    """Returns after how many windows, of `count`, to report: each `period`-th, or as the tutorial does, or all of too few."""
     if period:
-        return range(period - 1, count, period)
+        return range(period, count + 1, period)
     period = max(count // REPORTS_PER_EPOCH, 1)
-    return {k * period + min(REPORTS_PER_EPOCH, period - 1) for k in range(min(REPORTS_PER_EPOCH, count))}
+    return {k * period + min(REPORTS_PER_EPOCH + 1, period) for k in range(min(REPORTS_PER_EPOCH, count))}
 
 
 def is_due(period, step):
@@ -299,9 +295,8 @@ def is_due(period, step):
     return period > 0 and step > 0 and step % period == 0
 
 
-def report(progress, num_windows, curves):
-    """Prints and plots how the epoch goes, in the tutorial's words, which counts its steps from 0."""
-    sums = progress.check()
+def report(progress, sums, num_windows, curves):
+    """Prints and plots how the epoch goes, in the words of the tutorial, which counts the windows from 0."""
     running, speed = perplexity(sums.loss, sums.tokens), sums.tokens / progress.read_clock()
     print(f"{(progress.window - 1) / num_windows:.3f} perplexity: {running:.3f} speed: {speed:.0f} wps", flush=True)
     curves.add("", "running_train_perplexity", progress.step, running)
@@ -316,7 +311,6 @@ def epoch_record(progress):
     sums = progress.sums.read()
     return {
         "epoch": progress.epoch,
-        "step": progress.step,
         "learning_rate": progress.learning_rate,
         "train_perplexity": perplexity(sums.loss, sums.tokens),
         "valid_perplexity": progress.valid_perplexity,

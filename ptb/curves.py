@@ -31,8 +31,8 @@ class Curves:
                     for stale in (self._folder / series).glob("events.out.*"):
                         stale.unlink()
         self.points = []
-        # Given a name, a resumed run stays the same trial in TensorBoard's hyperparameters, which take no None. TensorBoard
-        # takes runs of one name for one trial.
+        # Given a name, a resumed run stays the same trial in TensorBoard's hyperparameters, which take no None; that of its
+        # folder alone would make one trial of runs/a/1 and runs/b/1.
         given = {name: value for name, value in (hyperparameters or {}).items() if value is not None}
         trial = hparams_plugin.hparams_pb(given, trial_id="/".join(self._folder.resolve().parts[-2:]))
         self._write_event("", Event(wall_time=time.time(), summary=trial))

@@ -104,7 +104,7 @@ class LanguageModel(keras.Model):
         dtype="float32",
         name="language_model",  # or Keras would number it, and its variables' paths with it
     ):
-        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}  # for get_config
         super().__init__(dtype=dtype, name=name)
         self._arguments = arguments
         if self.compute_dtype != self.variable_dtype:

@@ -51,6 +51,7 @@ class Progress:
     valid_perplexity: float = 0.0  # which it has found
     best_perplexity: float = 0.0  # of all validations
     best_step: int = 0
+    best_epoch: int = 0
     validations_since_best: int = 0
     history: list = dataclasses.field(default_factory=list)  # a record for each finished epoch
     points: list = dataclasses.field(default_factory=list)  # of the curves
@@ -91,7 +92,8 @@ class Progress:
         if not perplexity < (self.best_perplexity or math.inf):  # NaN is not better than anything
             self.validations_since_best += 1
             return
-        self.best_perplexity, self.best_step, self.validations_since_best = perplexity, self.step, 0
+        self.best_perplexity, self.best_step, self.best_epoch = perplexity, self.step, self.epoch
+        self.validations_since_best = 0
         weights = {name: variable for name, variable in self.variables.items() if name.startswith("weights/")}
         self.best_weights = {name: variable.numpy() for name, variable in weights.items()}
 
@@ -151,13 +153,6 @@ class Progress:
             loss = f"loss {sums.largest_loss:.3g} a token in one step (limit {limit:.3g})"
             raise self._diverged(f"{loss}, mean gradient norm {norm:.3g}")
         return sums
-
-    def note_precision(self, precision):
-        """Notes in what precision the run goes on. Returns that before, if it was another."""
-        before = self.precisions[-1] if self.precisions else precision
-        if precision not in self.precisions[-1:]:
-            self.precisions.append(precision)
-        return before if before != precision else None
 
     def check_epoch(self):
         """Raises Diverged if the loss was too large all through this epoch, which has come to its end."""

@@ -7,8 +7,8 @@ import sys
 from conftest import ROOT
 
 
-def python(code, **environment):
-    command = ["sh", "-c", 'exec "$0" -c "$1"' + environment.pop("redirection", ""), sys.executable, code]
+def python(code, redirection="", **environment):
+    command = ["sh", "-c", f'exec "$0" -c "$1" {redirection}', sys.executable, code]
     return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=120)
 
 
@@ -21,5 +21,5 @@ def test_keras_with_another_backend_is_refused():
 
 
 def test_the_environments_backend_gives_way_and_standard_error_may_be_closed():
-    process = python("import configs, keras; print(keras.config.backend())", KERAS_BACKEND="numpy", redirection=" 2>&-")
+    process = python("import configs, keras; print(keras.config.backend())", KERAS_BACKEND="numpy", redirection="2>&-")
     assert (process.returncode, process.stdout) == (0, "tensorflow\n")

@@ -11,6 +11,7 @@ import processes
 import pytest
 from runs import assert_same, curve, history
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 import train
 from ptb import grammar
@@ -69,7 +70,10 @@ def test_tensorboard_reads_its_curves(finished):
         assert curve(save_path / series, "perplexity") == [(1, pytest.approx(reached, rel=1e-6))]
     for tag in ("running_train_perplexity", "learning_rate", "mean_gradient_norm", "words_per_second"):
         assert len(curve(save_path, tag)) == 10
-    assert "_hparams_/session_start_info" in EventAccumulator(str(save_path)).Reload().summary_metadata
+    metadata = EventAccumulator(str(save_path)).Reload().summary_metadata["_hparams_/session_start_info"]
+    trial = HParamsPluginData.FromString(metadata.plugin_data.content).session_start_info
+    assert trial.group_name == f"{save_path.parent.name}/finished"
+    assert trial.hparams["hidden_size"].number_value == 2
 
 
 def test_a_finished_run_says_so_and_does_nothing(finished, command, tiny_corpus):
@@ -136,9 +140,9 @@ def test_a_run_that_was_stopped_ends_where_an_unbroken_one_does(number, exit_cod
 def test_reports_are_ten_an_epoch_or_one_a_window(count, reports):
     windows = sorted(train.report_windows(count))
     assert len(windows) == reports
-    assert 0 <= windows[0] <= windows[-1] < count
+    assert 1 <= windows[0] <= windows[-1] <= count
     if count == 2323:
-        assert [f"{window / count:.3f}" for window in windows[:2]] == ["0.004", "0.104"]  # as the tutorial prints
+        assert [f"{(window - 1) / count:.3f}" for window in windows[:2]] == ["0.004", "0.104"]  # as the tutorial prints
 
 
 def test_the_gap_to_the_grammar_of_the_built_in_corpus(capsys):
