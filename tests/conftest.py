@@ -4,9 +4,9 @@ import multiprocessing
 import os
 import pathlib
 
-import processes
 import pytest
 
+import processes
 from ptb import devices  # before anything that imports TensorFlow: it decides how that multiplies matrices
 
 ROOT = pathlib.Path(__file__).parent.parent

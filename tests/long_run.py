@@ -13,9 +13,9 @@ import sys
 import tempfile
 
 import numpy as np
-import processes
 
 import configs
+import processes
 from ptb import training
 
 EPOCH = 500  # steps

@@ -17,10 +17,10 @@ import tempfile
 import time
 
 import numpy as np
-import processes
-import runs
 
 import configs
+import processes
+import runs
 
 MOMENTS = ("in the middle", "before", "after")
 CALLS = ("fsync", "replace", "unlink")

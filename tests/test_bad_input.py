@@ -11,9 +11,9 @@ import sys
 import tarfile
 
 import numpy as np
-import processes
 import pytest
 
+import processes
 import textfiles
 
 SENTENCE = "the cat sees the dogs and the dogs see <unk>\n"

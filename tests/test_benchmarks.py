@@ -3,9 +3,9 @@
 import json
 import math
 
-import processes
 import pytest
 
+import processes
 from benchmarks.tables import summarise
 from benchmarks.workload import Workload
 from configs import LARGE, SMALL

@@ -9,18 +9,18 @@ import pathlib
 import shutil
 
 import numpy as np
+import pytest
+
+import corpora
 import oracle
 import placement
 import processes
-import pytest
-import runs
-from training_runs import begin
-
-import corpora
 import reader
+import runs
 from configs import SMALL
 from ptb import evaluation
 from ptb.model import LanguageModel
+from training_runs import begin
 
 TOKENS = np.random.default_rng(0).integers(0, 30, 101).astype(np.int32)
 

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT
 
+from conftest import ROOT
 from ptb.cells import LSTMState
 from ptb.exchange import from_torch, to_torch
 from ptb.model import Recurrent

@@ -5,13 +5,12 @@ import json
 
 import numpy as np
 import pytest
-import runs
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
-from training_runs import RECORDED, begin
 
 import corpora
+import runs
 import train
 import trained
 from configs import CHAR_RNN, TEST
@@ -19,6 +18,7 @@ from ptb.evaluation import make_eval_step, score
 from ptb.progress import Diverged, Progress
 from ptb.run import Run
 from ptb.training import Sums, make_train_step
+from training_runs import RECORDED, begin
 
 PATIENT = dataclasses.replace(TEST, hidden_size=16, num_epochs=30, patience=3, validate_every=10, learning_rate=0.5)
 WILD = dataclasses.replace(PATIENT, explosion=1.5, learning_rate=8.0, max_grad_norm=100, patience=0)

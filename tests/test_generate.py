@@ -9,10 +9,10 @@ import subprocess
 import sys
 
 import numpy as np
-import oracle
 import pytest
-from conftest import ROOT
 
+import oracle
+from conftest import ROOT
 from ptb import sampling
 from ptb.model import LanguageModel
 

@@ -6,10 +6,10 @@ import re
 from collections import Counter
 from functools import cache
 
-import ngram
 import numpy as np
 import pytest
 
+import ngram
 from ptb import grammar
 from ptb.grammar import GRAMMAR, Rule
 

@@ -2,10 +2,10 @@
 
 import keras
 import numpy as np
-import oracle
 import pytest
 import tensorflow as tf
 
+import oracle
 from configs import CONFIGS
 from ptb.model import LanguageModel
 

@@ -3,14 +3,14 @@
 import dataclasses
 import math
 
-import ngram
 import pytest
-from training_runs import begin
 
 import corpora
+import ngram
 import reader
 from configs import DEMO
 from ptb import evaluation, grammar
+from training_runs import begin
 
 FLOOR = math.exp(grammar.entropy_per_token())
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from texts import FILES, TEST, TRAIN, VALID, assert_data_error, members_of, tar_member, tgz, write_files
 
 import corpora
 import reader
 import textfiles
 from reader import EOS, UNK, DataError, Vocabulary
+from texts import FILES, TEST, TRAIN, VALID, assert_data_error, members_of, tar_member, tgz, write_files
 
 
 def test_ids_go_by_descending_count_then_word():

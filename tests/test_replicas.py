@@ -9,12 +9,12 @@ import signal
 import socket
 
 import numpy as np
-import processes
 import pytest
-import runs
 import tensorflow as tf
 
 import configs
+import processes
+import runs
 from ptb.run import Run
 
 STEPS = 200

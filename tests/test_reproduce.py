@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
 
 import reproduce
+from conftest import ROOT
 
 
 def test_the_readme_shows_what_the_records_say():

@@ -3,8 +3,9 @@
 import os
 import signal
 
-import processes
 import pytest
+
+import processes
 
 PROGRAM = """
 import time

@@ -1,10 +1,10 @@
 """The fused cross-entropy against TensorFlow's own and against NumPy where numbers grow large."""
 
 import numpy as np
-import oracle
 import pytest
 import tensorflow as tf
 
+import oracle
 from ptb import softmax
 
 ROWS, HIDDEN, VOCAB = 12, 5, 9

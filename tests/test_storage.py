@@ -5,10 +5,10 @@ import resource
 import shutil
 import signal
 
-import processes
 import pytest
-import runs
 
+import processes
+import runs
 from ptb.curves import Curves
 from ptb.run import Run, RunError
 

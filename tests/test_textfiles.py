@@ -6,11 +6,11 @@ import tarfile
 import tracemalloc
 
 import pytest
-from texts import FILES, TEST, TRAIN, VALID, assert_data_error, members_of, tar_member, tgz, write_files
 
 import reader
 import textfiles
 from reader import DataError
+from texts import FILES, TEST, TRAIN, VALID, assert_data_error, members_of, tar_member, tgz, write_files
 
 
 @pytest.mark.parametrize(

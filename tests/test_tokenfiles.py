@@ -9,14 +9,14 @@ import subprocess
 import sys
 
 import numpy as np
-import processes
 import pytest
-from conftest import ROOT
 
 import corpora
+import processes
 import reader
 import textfiles
 import tokenfiles
+from conftest import ROOT
 
 TEXTS = {
     "train.txt": "\ufeffthe cat sees the dogs\n\nthe dogs see <unk>\nno_body sleeps",

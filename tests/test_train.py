@@ -7,15 +7,15 @@ import re
 import signal
 
 import numpy as np
-import processes
 import pytest
-from runs import assert_same, curve, history
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+import processes
 import train
 from ptb import grammar
 from ptb.evaluation import Score
+from runs import assert_same, curve, history
 
 
 def arguments(data_path, save_path, *more):

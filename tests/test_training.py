@@ -1,10 +1,10 @@
 """One training step against the same in NumPy: the scale of the loss, the global norm, repeated words, the update."""
 
 import numpy as np
-import placement
 import pytest
 import tensorflow as tf
 
+import placement
 from configs import CONFIGS
 from ptb.model import LanguageModel
 from ptb.training import Clip, Objective, Sums, make_train_step, sum_repeats
