@@ -52,7 +52,8 @@ def main(argv):
     paths = argv[1:]
     check_flags(paths)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # whoever has read enough closes the pipe
-    for record in score_sentences(open_run(paths[0]), sentences()) if FLAGS.stdin else score_runs(paths):
+    runs = [trained.Trained(path) for path in paths]  # all of them, before the first is scored for an hour
+    for record in score_sentences(runs[0], sentences()) if FLAGS.stdin else score_runs(runs):
         print(json.dumps(record) if FLAGS.json else table_row(record), flush=True)
 
 
@@ -70,73 +71,78 @@ def check_flags(paths):
         commands.refuse("takes one run", "stdin", "per_token")
 
 
-def open_run(path):
-    return trained.load(path, FLAGS.rnn_mode, FLAGS.precision)
+class Scorer:
+    """A model and what is compiled for it, kept from run to run while they are alike: TensorFlow never lets go of either."""
+
+    def __init__(self):
+        self.precision = devices.choose_precision(FLAGS.precision, devices.visible_gpus())
+        self.kind = self.model = None
+
+    def load(self, opened):
+        """Takes the weights of a run."""
+        kind = opened.config, opened.vocabulary
+        self.model = opened.load_model(FLAGS.rnn_mode, self.precision, into=self.model if kind == self.kind else None)
+        if kind != self.kind:
+            self.kind = kind
+            self.eval_step = evaluation.make_eval_step(self.model, jit_compile=True)
+            self.rank_step = evaluation.make_rank_step(self.model, jit_compile=True)
+
+    def log_probabilities(self, tokens):
+        """Returns the log probability in nats of every token but the first, `[len(tokens) - 1]`."""
+        return -evaluation.carry_through(self.eval_step, self.model, reader.scoring_windows(tokens))[0]
+
+    def ranks(self, tokens):
+        """Returns the rank of every token but the first, `[len(tokens) - 1]`."""
+        return evaluation.carry_through(self.rank_step, self.model, reader.scoring_windows(tokens))[0]
 
 
-def score_runs(paths):
+def score_runs(runs):
     """Yields a record for each run and split, or with --average for each number of runs averaged and split."""
-    first, mean = None, {}
-    for count, path in enumerate(paths, 1):
-        opened = open_run(path)
-        if FLAGS.average and first:
-            check_comparable(opened, first)
-        else:
+    scorer, mean = Scorer(), {}
+    if FLAGS.average:
+        check_comparable(runs)
+    for count, opened in enumerate(runs, 1):
+        scorer.load(opened)
+        if count == 1 or not FLAGS.average:
             to_score = texts(opened)
-            if FLAGS.per_token:
-                write_rows([PER_TOKEN], "w")
-        first = first or opened._replace(model=None)
+        if FLAGS.per_token:
+            write_rows([PER_TOKEN], "w")
         for split, tokens in to_score.items():
-            log_probabilities = score_text(opened, tokens)
+            log_probabilities = scorer.log_probabilities(tokens)
             if FLAGS.per_token:
-                write_rows(token_rows(opened, split, tokens, log_probabilities))
+                words = [opened.vocabulary.words[token] for token in tokens[1:]]
+                write_rows(zip(itertools.repeat(split), words, log_probabilities.tolist(), scorer.ranks(tokens).tolist()))
             if FLAGS.average:
                 log_probabilities = mean[split] = evaluation.add_to_mean(mean.get(split), log_probabilities, count)
             score = evaluation.Score(-float(log_probabilities.sum(dtype=np.float64)), log_probabilities.size)
-            record = {"run": f"average of {count}" if FLAGS.average else str(path), "split": split, "tokens": score.tokens}
-            record |= {"perplexity": score.perplexity, "precision": opened.precision}
+            name = f"average of {count}" if FLAGS.average else str(opened.run.path)
+            record = {"run": name, "split": split, "tokens": score.tokens, "perplexity": score.perplexity}
+            record["precision"] = scorer.precision
             yield record | ({"bits_per_character": score.bits} if opened.config.level == "char" else {})
-        del opened  # two models need not fit into memory
 
 
-def score_text(opened, tokens):
-    """Returns the log probability in nats of every token but the first."""
-    return -of_each_token(evaluation.make_eval_step, opened.model, tokens)
-
-
-def token_rows(opened, split, tokens, log_probabilities):
-    """Returns the rows of --per_token for a text that has been scored."""
-    words = [opened.vocabulary.words[token] for token in tokens[1:]]
-    ranks = of_each_token(evaluation.make_rank_step, opened.model, tokens)
-    return zip(itertools.repeat(split), words, log_probabilities.tolist(), ranks.tolist())
-
-
-def of_each_token(make_step, model, tokens):
-    """Returns what a step of the model gives for every token but the first, `[len(tokens) - 1]`."""
-    return evaluation.carry_through(make_step(model, jit_compile=True), model, reader.scoring_windows(tokens))[0]
-
-
-def check_comparable(opened, first):
-    """Raises RunError unless two runs give probabilities of the same words, of the same text."""
-    path, other = opened.run.path, first.run.path
-    if opened.vocabulary != first.vocabulary:
-        raise RunError(f"{path}: its vocabulary is not that of {other}, so their probabilities cannot be averaged")
-    if FLAGS.data_path is None and opened.run.config["corpus"] != first.run.config["corpus"]:
-        raise RunError(f"{path}: was trained on another text than {other}; name the text to score with --data_path")
+def check_comparable(runs):
+    """Raises RunError unless all give probabilities of the same words, of the same text."""
+    first, *others = runs
+    for opened in others:
+        path, other = opened.run.path, first.run.path
+        if opened.vocabulary != first.vocabulary:
+            raise RunError(f"{path}: its vocabulary is not that of {other}, so their probabilities cannot be averaged")
+        if FLAGS.data_path is None and opened.run.config["corpus"] != first.run.config["corpus"]:
+            raise RunError(f"{path}: was trained on another text than {other}; name the text to score with --data_path")
 
 
 def texts(opened):
-    """Returns the ids of each text to score, by name: of a file that is named as such, all of it."""
+    """Returns the ids of each text to score, by name: all of a file that is named as such, or the splits asked for."""
     vocabulary, config, run = opened.vocabulary, opened.config, opened.run
-    if FLAGS.data_path not in (None, "demo") and reader.is_one_text(FLAGS.data_path):
-        tokens = reader.read_tokens(FLAGS.data_path, vocabulary, config.level)
-        commands.refuse("is not for one text file, all of which is scored", "split")
-        return {pathlib.Path(FLAGS.data_path).name: tokens}
+    if FLAGS.data_path not in (None, "demo") and reader.is_one_text(FLAGS.data_path) and not FLAGS["split"].present:
+        return {pathlib.Path(FLAGS.data_path).name: reader.read_tokens(FLAGS.data_path, vocabulary, config.level)}
     data_path = FLAGS.data_path or run.config["data_path"]
     try:
         corpus = corpora.load_corpus(data_path, vocabulary, config.level, config.fractions)
     except reader.DataError as error:
-        raise error if FLAGS.data_path else reader.DataError(f"{error}; or name the text with --data_path") from None
+        cure = "; or name the text with --data_path, and of one file the --split that was held out"
+        raise error if FLAGS.data_path else reader.DataError(f"{error}{cure}") from None
     if FLAGS.data_path is None and corpus.fingerprint() != run.config["corpus"]:
         logger.warning("%s: is not the text that %s was trained on, or no longer", data_path or "PTB", run.path)
     return {split: getattr(corpus, split) for split in FLAGS.split}
@@ -152,11 +158,15 @@ def sentences():
 
 
 def score_sentences(opened, lines):
-    """Yields a record for each line: its log probability in nats, perplexity and number of tokens, `<eos>` included."""
-    model, vocabulary, level = opened.model, opened.vocabulary, opened.config.level
+    """Yields a record for each line: its log probability in nats, perplexity and number of tokens, `<eos>` included.
+
+    Its words that the vocabulary lacks, which are scored as `<unk>`, are named.
+    """
+    vocabulary, level = opened.vocabulary, opened.config.level
     eos = vocabulary.ids[reader.EOS]
-    state = model.initial_state(1)
-    eval_step = evaluation.make_eval_step(model, jit_compile=True)
+    scorer = Scorer()
+    scorer.load(opened)
+    state = scorer.model.initial_state(1)
     for number, line in enumerate(lines, 1):
         words = [*reader.split_line(line, level), reader.EOS]
         try:
@@ -164,23 +174,23 @@ def score_sentences(opened, lines):
         except reader.DataError as error:
             raise reader.DataError(f"standard input, line {number}: {error}") from None
         if not FLAGS.carry_state:
-            state = model.initial_state(1)
+            state = scorer.model.initial_state(1)
         # A sentence begins where another has ended: its first word is predicted from <eos>. Word by word, since the step is
         # compiled anew for every length of its windows.
         log_probabilities = np.zeros(len(words))
         for position, window in enumerate(reader.windows(np.append(eos, ids), 1, 1)):
-            losses, state = eval_step(*window, state)
+            losses, state = scorer.eval_step(*window, state)
             log_probabilities[position] = -losses.numpy()[0, 0]
         score = evaluation.Score(-log_probabilities.sum(), len(words))
         record = {
             "sentence": line.strip(),
             "log_probability": -score.loss,
             "tokens": score.tokens,
+            "unknown": [word for word in words if word not in vocabulary.ids],
             "perplexity": score.perplexity,
         }
         if FLAGS.words:
-            known = [word if word in vocabulary.ids else f"{word} ({reader.UNK})" for word in words]
-            record["words"] = list(zip(known, log_probabilities.tolist()))
+            record["words"] = list(zip(words, log_probabilities.tolist()))
         yield record
 
 
@@ -190,9 +200,12 @@ def table_row(record):
         what = f"{record['run']:<32} {record['split']:<8} {record['tokens']:>9,} tokens   {record['precision']:<8}"
         bits = f"   bits {record['bits_per_character']:.4f}" if "bits_per_character" in record else ""
         return f"{what}   perplexity {record['perplexity']:9.3f}{bits}"
-    row = f"log p {record['log_probability']:10.3f}   tokens {record['tokens']:4d}   perplexity {record['perplexity']:10.3f}   "
-    words = [f"    {log_probability:9.3f}  {word}" for word, log_probability in record.get("words", [])]
-    return "\n".join([row + record["sentence"], *words])
+    unknown = record["unknown"]
+    row = f"log p {record['log_probability']:10.3f}   tokens {record['tokens']:4d}   unknown {len(unknown):3d}   "
+    row += f"perplexity {record['perplexity']:10.3f}   {record['sentence']}"
+    for word, log_probability in record.get("words", []):
+        row += f"\n    {log_probability:9.3f}  {word}" + (f" ({reader.UNK})" if word in unknown else "")
+    return row
 
 
 def write_rows(rows, mode="a"):

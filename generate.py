@@ -57,8 +57,10 @@ def main(argv):
     for number in (signal.SIGINT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
 
-    model, vocabulary, config, *_ = trained.load(argv[1], FLAGS.rnn_mode, FLAGS.precision)
-    prompt = encode_prompt(vocabulary, config.level)
+    opened = trained.Trained(argv[1])
+    vocabulary, level = opened.vocabulary, opened.config.level
+    prompt = encode_prompt(vocabulary, level)
+    model = opened.load_model(FLAGS.rnn_mode, devices.choose_precision(FLAGS.precision, devices.visible_gpus()))
     next_step = sampling.make_next_step(model)
     *before, last = [vocabulary.ids[reader.EOS], *prompt]
     state = model.initial_state(1)
@@ -72,7 +74,7 @@ def main(argv):
         if sample:
             print()
         tokens = sampling.generate(next_step, last, state, FLAGS.length, (FLAGS.seed, sample), narrowed(vocabulary))
-        write((vocabulary.words[token] for token in itertools.chain(prompt, tokens)), config.level)
+        write((vocabulary.words[token] for token in itertools.chain(prompt, tokens)), level)
 
 
 def encode_prompt(vocabulary, level):

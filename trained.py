@@ -1,13 +1,11 @@
 """A finished or unfinished run, opened for use: evaluate.py and generate.py start here."""
 
 import dataclasses
-from typing import NamedTuple
 
 import numpy as np
 
 from configs import DEFAULTS, Config
 from ptb import devices
-from ptb.model import LanguageModel
 from ptb.progress import best_weights, learnt_variables, load_variables
 from ptb.run import Run, RunError
 from reader import EOS, Vocabulary
@@ -16,37 +14,34 @@ KINDS = {int: (int,), float: (int, float), str: (str,), bool: (bool,), str | Non
 BESIDE = {"model": str, "seed": int, "precision": str, "corpus": str, "data_path": str | None}  # which train.py adds to Config
 
 
-class Trained(NamedTuple):
-    """The model of a run with its best weights, or its newest where it keeps no best, and what it was trained with."""
+class Trained:
+    """What a run was trained with, and the way to its model. RunError where the folder `path` holds no run."""
 
-    model: LanguageModel
-    vocabulary: Vocabulary
-    config: Config
-    run: Run
-    precision: str  # of its matrix products
+    def __init__(self, path):
+        self.run = Run(path)
+        if self.run.config is None:
+            raise RunError(f"{path}: holds no run (no config.json); name the --save_path of a training run")
+        self.config = config_of(self.run)
+        self.vocabulary = Vocabulary.load(self.run.vocabulary_path)
 
+    def load_model(self, rnn_mode="auto", precision="float32", into=None):
+        """Returns the model with the run's best weights, or its newest where it keeps no best; RunError where it has none.
 
-def load(path, rnn_mode="auto", precision="auto"):
-    """Returns the `Trained` model of the run folder `path`; RunError where there is none."""
-    run = Run(path)
-    if run.config is None:
-        raise RunError(f"{path}: holds no run (no config.json); name the --save_path of a training run")
-    checkpoint = run.load_checkpoint()
-    if checkpoint is None:
-        raise RunError(f"{path}: holds no checkpoint yet; train it first, or let it train for longer")
-    config = config_of(run)
-    vocabulary = Vocabulary.load(run.vocabulary_path)
-    check_sizes(checkpoint, config, vocabulary, run)
-    gpus = devices.visible_gpus()
-    precision = devices.choose_precision(precision, gpus)
-    model = config.make_model(
-        len(vocabulary),
-        rnn_mode=devices.choose_kernel(rnn_mode, gpus, config.cell),
-        product_dtype=devices.use_precision(precision),
-    )
-    weights = checkpoint._replace(arrays=best_weights(checkpoint) or checkpoint.arrays)
-    load_variables(weights, learnt_variables(model))
-    return Trained(model, vocabulary, config, run, precision)
+        `precision` is what `devices.choose_precision` gave. A model that another run of the same configuration and vocabulary
+        has made may be passed as `into`: it gets the weights, and what was compiled for it still serves.
+        """
+        checkpoint = self.run.load_checkpoint()
+        if checkpoint is None:
+            raise RunError(f"{self.run.path}: holds no checkpoint yet; train it first, or let it train for longer")
+        check_sizes(checkpoint, self.config, self.vocabulary, self.run)
+        model = self._make_model(rnn_mode, precision) if into is None else into
+        weights = checkpoint._replace(arrays=best_weights(checkpoint) or checkpoint.arrays)
+        load_variables(weights, learnt_variables(model))
+        return model
+
+    def _make_model(self, rnn_mode, precision):
+        kernel = devices.choose_kernel(rnn_mode, devices.visible_gpus(), self.config.cell)
+        return self.config.make_model(len(self.vocabulary), rnn_mode=kernel, product_dtype=devices.use_precision(precision))
 
 
 def check_sizes(checkpoint, config, vocabulary, run):

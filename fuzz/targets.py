@@ -62,7 +62,7 @@ def config(data):
     with file_of(data, "config.json") as path, contextlib.suppress(RunError):
         path.with_name("checkpoint-000000001.npz").write_bytes(CHECKPOINT)
         path.with_name("vocabulary.txt").write_bytes(VOCABULARY.to_bytes())
-        return trained.load(path.parent)
+        return trained.Trained(path.parent).load_model()
 
 
 def checkpoint(data):

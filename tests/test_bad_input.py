@@ -102,7 +102,6 @@ USAGE = [
     (("evaluate.py", "run", "--stdin", "--data_path=data"), "--data_path: is not for --stdin"),
     (("evaluate.py", "run", "--words"), "--words: is for --stdin"),
     (("evaluate.py", "run", "--carry_state"), "--carry_state: is for --stdin"),
-    (("evaluate.py", "run", "--data_path=data/test.txt", "--split=test"), "--split: is not for one text file"),
     (("generate.py", "run", "--sample=argmax", "--temperature=2"), "--temperature: changes nothing"),
     (("generate.py", "run", "--sample=argmax", "--top_k=3"), "--top_k: changes nothing"),
     (("generate.py", "run", "--sample=argmax", "--num_samples=3"), "--num_samples: changes nothing"),

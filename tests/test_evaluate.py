@@ -5,8 +5,11 @@ import dataclasses
 import itertools
 import json
 import math
+import os
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -17,9 +20,13 @@ import placement
 import processes
 import reader
 import runs
-from configs import SMALL
+from configs import MEDIUM, SMALL
+from fuzz.targets import RECORDED
 from ptb import evaluation
 from ptb.model import LanguageModel
+from ptb.progress import Progress, learnt_variables
+from ptb.run import Run
+from ptb.training import Sums
 from training_runs import begin
 
 TOKENS = np.random.default_rng(0).integers(0, 30, 101).astype(np.int32)
@@ -53,13 +60,9 @@ def test_small_on_ptb_is_scored_as_numpy_does(ptb_path, command, tmp_path):
     words = words[: words.index("<eos>", 1999) + 1]
     (tmp_path / "text.txt").write_text(" ".join(words).replace("<eos>", "\n").removesuffix("\n"))
 
-    ids = {word: number for number, word in enumerate((tmp_path / "run" / "vocabulary.txt").read_text().split())}
+    ids, weights = opened(tmp_path / "run")
     tokens = np.array([ids[word] for word in words])
-    weights = {
-        name.removeprefix("weights/").removeprefix("language_model/"): array
-        for name, array in runs.weights(tmp_path / "run").items()
-    }
-    losses = oracle.language_model_losses(weights, tokens[np.newaxis, :-1], tokens[np.newaxis, 1:], num_layers=2)
+    losses = losses_after(weights, tokens[:-1], tokens[1:], num_layers=2)
     (record,) = records(command("evaluate.py", tmp_path / "run", f"--data_path={tmp_path / 'text.txt'}", "--json"))
     assert record["tokens"] == len(words) - 1
     assert record["perplexity"] == pytest.approx(math.exp(losses.mean()), abs=1e-4)
@@ -146,18 +149,87 @@ def test_the_command_scores_another_file_and_writes_each_word(command, run_folde
     assert [row["word"] for row in rows] == ["<unk>", "sees", "the", "dogs", "<eos>"]
     total = -sum(float(row["log_probability"]) for row in rows)
     assert f"{math.exp(total / 5):.3f}" in process.stdout
-    assert all(int(row["rank"]) >= 1 for row in rows)
+    ids, weights = opened(run_folders[0])
+    tokens = np.array([ids["the"], *(ids[row["word"]] for row in rows)])
+    losses_of_all = np.stack([losses_after(weights, tokens[:-1], np.full(5, word)) for word in range(len(ids))])
+    ranks = 1 + (losses_of_all < losses_after(weights, tokens[:-1], tokens[1:])).sum(0)
+    assert [int(row["rank"]) for row in rows] == ranks.tolist()
+    assert len(set(ranks)) > 1
+
+
+def opened(run):
+    """Returns the ids of a run's words, and its weights."""
+    ids = {word: number for number, word in enumerate(pathlib.Path(run, "vocabulary.txt").read_text().split())}
+    arrays = runs.weights(pathlib.Path(run))
+    return ids, {name.removeprefix("weights/").removeprefix("language_model/"): array for name, array in arrays.items()}
+
+
+def losses_after(weights, inputs, targets, num_layers=1):
+    return oracle.language_model_losses(weights, inputs[np.newaxis], targets[np.newaxis], num_layers)[0]
+
+
+def test_the_command_scores_another_corpus_in_the_runs_own_vocabulary(command, run_folders, tmp_path):
+    for split, lines in (("train", 40), ("valid", 20), ("test", 10)):  # in whose own, words would have other ids
+        (tmp_path / f"{split}.txt").write_text("see see see dogs the cat <unk>\n" * lines)
+    (record,) = records(command("evaluate.py", run_folders[0], f"--data_path={tmp_path}", "--split=test", "--json"))
+    ids, weights = opened(run_folders[0])
+    tokens = np.array([ids[word] for word in (tmp_path / "test.txt").read_text().replace("\n", " <eos> ").split()])
+    assert record["perplexity"] == pytest.approx(math.exp(losses_after(weights, tokens[:-1], tokens[1:]).mean()), rel=1e-5)
+
+
+def test_a_split_of_the_one_text_that_a_run_was_trained_on_wherever_that_is_now(command, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("the cat sees the dogs and the dogs see <unk>\n" * 300 + "the dogs see the cat\n" * 20)
+    run = tmp_path / "run"
+    assert command("train.py", "--model=test", f"--data_path={text}", f"--save_path={run}").returncode == 0
+    moved = text.rename(tmp_path / "moved.txt")
+    assert "name the text with --data_path, and of one file the --split" in command("evaluate.py", run).stderr
+    scored = records(command("evaluate.py", run, f"--data_path={moved}", "--split=test", "--json"))
+    assert [r["perplexity"] for r in scored] == [
+        pytest.approx(json.loads((run / "result.json").read_text())["test_perplexity"], rel=1e-6)
+    ]
+
+
+def test_averaging_takes_the_memory_of_one_model(tmp_path):
+    """Of `medium` as it begins, 79 MB a run; what TensorFlow compiles for a model it keeps, and the weights with it."""
+    words = (reader.EOS, *map(str, range(9_999)))
+    (tmp_path / "text.txt").write_text(" ".join(words[1:600]))
+    run = Run(tmp_path / "run")
+    run.begin(dataclasses.asdict(MEDIUM) | RECORDED)
+    run.write_vocabulary(reader.Vocabulary(words))
+    medium = MEDIUM.make_model(len(words))
+    Progress(learnt_variables(medium), medium.initial_state(20), Sums.zero()).save(run)
+    peaks = []
+    for count in (2, 6):  # with the second, its checkpoint is read beside the model
+        arguments = [*[run.path] * count, "--average", f"--data_path={tmp_path / 'text.txt'}"]
+        process = subprocess.Popen([sys.executable, "evaluate.py", *arguments], cwd=processes.ROOT, stdout=subprocess.PIPE)
+        assert process.stdout.read().count(b"average") == count
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        peaks.append(usage.ru_maxrss * 1024)
+    assert peaks[1] - peaks[0] < 2 * 79e6
 
 
 def test_sentences_on_standard_input(command, run_folders):
-    text = "the cat sees the dogs\nthe dogs see\n"
+    text = "the cat sees the zebra\nthe dogs see\n"
     fresh = records(command("evaluate.py", run_folders[0], "--stdin", "--json", "--words", stdin=text))
     carried = records(command("evaluate.py", run_folders[0], "--stdin", "--json", "--carry_state", stdin=text))
-    assert [r["tokens"] for r in fresh] == [6, 4]
-    assert fresh[0]["log_probability"] == pytest.approx(sum(p for _, p in fresh[0]["words"]), rel=1e-6)
-    assert fresh[0]["log_probability"] == carried[0]["log_probability"]
-    assert fresh[1]["log_probability"] != carried[1]["log_probability"]
+    ids, weights = opened(run_folders[0])
+    first, second = ([ids[word] for word in line.split()] for line in ("the cat sees the <unk> <eos>", "the dogs see <eos>"))
+    eos = ids["<eos>"]
+    alone = [losses_after(weights, np.array([eos, *line[:-1]]), np.array(line)) for line in (first, second)]
+    together = losses_after(weights, np.array([eos, *first, *second[:-1]]), np.array([*first, *second]))
+    for record, losses in zip(fresh + carried, (*alone, together[:6], together[6:]), strict=True):
+        assert record["tokens"] == len(losses)
+        assert record["log_probability"] == pytest.approx(-losses.sum(), rel=1e-5)
+        assert record["perplexity"] == pytest.approx(math.exp(losses.mean()), rel=1e-5)
+    assert [r["unknown"] for r in fresh] == [["zebra"], []]
     assert [word for word, _ in fresh[1]["words"]] == ["the", "dogs", "see", "<eos>"]
+    assert [p for _, p in fresh[1]["words"]] == pytest.approx(-alone[1], rel=1e-5)
+    table = command("evaluate.py", run_folders[0], "--stdin", "--words", stdin=text).stdout.splitlines()
+    assert "unknown   1" in table[0]
+    assert [line.split(maxsplit=1)[1] for line in table[1:7]] == ["the", "cat", "sees", "the", "zebra (<unk>)", "<eos>"]
 
 
 def test_runs_with_different_vocabularies_cannot_be_averaged(command, run_folders, tmp_path):

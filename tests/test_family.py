@@ -59,7 +59,7 @@ def test_the_best_weights_are_restored_and_what_other_commands_open(patient, cor
     folder, model, progress = patient
     _, valid_windows = train.cut_into_windows(corpus, PATIENT)
     assert score(make_eval_step(model), model, valid_windows).perplexity == pytest.approx(progress.best_perplexity, rel=1e-6)
-    opened = trained.load(folder).model
+    opened = trained.Trained(folder).load_model()
     for ours, theirs in zip(model.get_weights(), opened.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     newest = runs.weights(folder)
@@ -153,7 +153,7 @@ def test_a_loss_so_many_times_the_first_stops_the_run_whenever_it_is_looked_at(
 ):
     with pytest.raises(Diverged, match="limit 3.29"):
         begin(WILD, corpus, tmp_path / "run", checkpoint_seconds=checkpoint_seconds, report_every=report_every)
-    assert trained.load(tmp_path / "run")
+    assert trained.Trained(tmp_path / "run").load_model()
 
 
 def test_without_a_limit_a_loss_may_be_any_number_of_times_the_first(corpus, tmp_path):
