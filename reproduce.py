@@ -2,17 +2,17 @@
 
     python reproduce.py --model=small --seeds=10       # trains the seeds not done yet, averages them, rewrites the tables
     python reproduce.py --model=gru                    # the same for any other configuration
-    python reproduce.py --model=small --precision=bfloat16 --seeds=3   # a row of its own
+    python reproduce.py --model=small --precision=bfloat16 --seeds=3   # rows of their own
     python reproduce.py                                # only rewrites the tables
 
-A run's records (no weights) go from runs/ into results/; a row whose runs are not done says "not run".
+A run's records (no weights) go from runs/ into results/, also when it is stopped; a row whose runs are not done says "not run".
 """
 
 import json
 import math
 import pathlib
 import re
-import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -66,7 +66,7 @@ OTHERS = [model for model in CONFIGS if model in TABLED - {row.model for row in 
 def define_flags():
     flags.DEFINE_enum("model", None, list(CONFIGS), "Whose rows to reproduce.")
     flags.DEFINE_integer("seeds", 1, "How many runs, with the seeds from 1 on.", lower_bound=1)
-    flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "As for train.py; a row of its own, unless it is auto.")
+    flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "As for train.py; rows of their own, unless it is auto.")
     flags.DEFINE_string("data_path", None, "As for train.py.")
     flags.DEFINE_string("runs", "runs", "Folder for the runs themselves, which hold the weights.")
 
@@ -74,14 +74,13 @@ def define_flags():
 def main(_):
     if not FLAGS.model:
         commands.refuse("is for training: name a --model too", "seeds", "precision", "data_path", "runs")
-    else:
-        check_text()
-        row = row_of(FLAGS.model, FLAGS.precision)
-        paths = [train(row, seed) for seed in range(1, FLAGS.seeds + 1)]
-        if len(paths) > 1:
-            average(row, paths)
-    README.write_text(with_tables(README.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
-    print(f"{README.name}: tables rewritten")
+    check_text()
+    try:
+        if FLAGS.model:
+            reproduce(row_of(FLAGS.model, FLAGS.precision))
+    finally:  # whatever has been recorded until then
+        README.write_text(with_tables(README.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
+        print(f"{README.name}: tables rewritten")
 
 
 def check_text():
@@ -95,31 +94,63 @@ def row_of(model, precision):
     return model if precision == "auto" else f"{model}_{precision}"
 
 
+def reproduce(row):
+    """Trains what is not done of a row's runs, and averages them."""
+    paths = [train(row, seed) for seed in range(1, FLAGS.seeds + 1)]
+    if len(paths) > 1:
+        average(row, paths)
+
+
 def train(row, seed):
-    """Trains a run unless that is done, and keeps its records. Returns its folder."""
-    path, kept = pathlib.Path(FLAGS.runs, f"{row}-{seed}").expanduser(), RESULTS / f"{row}-{seed}"
-    run_command("train.py", f"--model={FLAGS.model}", f"--seed={seed}", f"--save_path={path}", *shared_flags())
-    kept.mkdir(parents=True, exist_ok=True)
-    for name in RECORDS:
-        shutil.copyfile(path / name, kept / name)
+    """Trains a run unless that is done, and keeps its records, also when it is stopped. Returns its folder."""
+    path = pathlib.Path(FLAGS.runs, f"{row}-{seed}").expanduser()
+    try:
+        run_command("train.py", f"--model={FLAGS.model}", f"--seed={seed}", f"--save_path={path}", *shared_flags())
+    finally:
+        keep(row, seed, path)
     return path
+
+
+def keep(row, seed, path):
+    """Copies a run's records to those of its row, where an unfinished run takes the place of no finished one."""
+    kept = RESULTS / f"{row}-{seed}"
+    records = {name: (path / name).read_bytes() for name in RECORDS if (path / name).exists()}
+    known = (kept / "result.json").read_bytes() if (kept / "result.json").exists() else None
+    if known and "result.json" not in records:
+        return
+    if known and known != records["result.json"]:
+        average_of(RESULTS, row).unlink(missing_ok=True)  # in which the run had part whose records these replace
+    for name, content in records.items():
+        kept.mkdir(parents=True, exist_ok=True)
+        (kept / name).write_bytes(content)
 
 
 def average(row, paths):
     """Scores the mean of the probabilities of the first run, of the first two, … of all, and keeps the record."""
     output = run_command("evaluate.py", *paths, "--average", "--json", *shared_flags(), capture_output=True)
-    path = RESULTS / f"{row}-average.jsonl"
+    path = average_of(RESULTS, row)
     scored = {json.loads(line)["run"] for line in output.splitlines()}
     known = path.read_text().splitlines(keepends=True) if path.exists() else []
     path.write_text(output + "".join(line for line in known if json.loads(line)["run"] not in scored))  # of more runs
 
 
+def average_of(results, row):
+    """Returns where the averages of a row's runs are recorded."""
+    return results / f"{row}-average.jsonl"
+
+
 def run_command(script, *arguments, capture_output=False):
+    """Runs a command of this program to its end, and ends with it when it fails; a request to stop is for the command."""
     command = [sys.executable, str(ROOT / script), *map(str, arguments)]
-    process = subprocess.run(command, stdout=subprocess.PIPE if capture_output else None, text=True)
+    with subprocess.Popen(command, stdout=subprocess.PIPE if capture_output else None, text=True) as process:
+        handlers = {signal.SIGINT: lambda *_: None, signal.SIGTERM: lambda *_: process.terminate()}  # Ctrl-C is sent to both
+        previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        output, _ = process.communicate()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
     if process.returncode:
         sys.exit(process.returncode)  # the command has said why
-    return process.stdout
+    return output
 
 
 def shared_flags():
@@ -136,53 +167,59 @@ def with_tables(readme, results):
 
 
 def published_table(results):
-    """Yields the lines of the table of the paper's rows."""
+    """Yields the lines of the table of the paper's rows: as the machine chose the precision, and in others that were run."""
     yield "| | published valid / test | ours valid / test | runs | products in | best test | hours a run | command |"
     yield "|---|---|---|---|---|---|---|---|"
-    for row in ROWS:
-        name = row.model if row.count == 1 else f"{row.model}, {row.count} averaged"
-        ours = single(results, row.model) if row.count == 1 else averaged(results, row)
-        command = f"`make reproduce-{row.model} SEEDS={row.count}`"
-        yield f"| {name} | {row.valid:.1f} / {row.test:.1f} | {ours} | {command} |"
+    for model, count, valid, test in ROWS:
+        for precision in devices.PRECISIONS:
+            row = row_of(model, precision)
+            name, seeds, option = model, count, "" if precision == "auto" else f" PRECISION={precision}"
+            if count == 1:
+                ours, seeds = single(results, row), len(results_of(results, row)) or 1
+            else:
+                ours, name = averaged(results, row, count), f"{model}, {count} averaged"
+            if ours or precision == "auto":
+                columns = ours or "not run | | | | "
+                yield f"| {name} | {valid:.1f} / {test:.1f} | {columns} | `make reproduce-{model} SEEDS={seeds}{option}` |"
 
 
-def single(results, model):
-    """Returns the columns of one model's row: mean ± standard deviation over the seeds."""
-    records = results_of(results, model)
+def single(results, row):
+    """Returns the columns of one model's row, mean ± standard deviation over the seeds; None without a run."""
+    records = results_of(results, row)
     if not records:
-        return "not run | | | | "
+        return None
     valid, test = ([record[f"{split}_perplexity"] for record in records] for split in ("valid", "test"))
     made = f"{len(records)} | {precisions(records)} | {min(test):.2f} | {mean_hours(records):.1f}"
     return f"{spread(valid)} / {spread(test)} | {made}"
 
 
-def averaged(results, row):
-    """Returns the columns of a row of averaged models."""
-    path = results / f"{row.model}-average.jsonl"
+def averaged(results, row, count):
+    """Returns the columns of a row of averaged models; None where they have not been averaged."""
+    path = average_of(results, row)
     records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    records = [record for record in records if record["run"] == f"average of {row.count}"]
+    records = [record for record in records if record["run"] == f"average of {count}"]
     if not records:
-        return "not run | | | | "
+        return None
     scores = {record["split"]: record["perplexity"] for record in records}
-    return f"{scores['valid']:.2f} / {scores['test']:.2f} | {row.count} | {precisions(records)} | | "
+    return f"{scores['valid']:.2f} / {scores['test']:.2f} | {count} | {precisions(records)} | | "
 
 
 def others_table(results):
-    """Yields the lines of the table of small, in each precision that it was run in, and of what has no published number."""
+    """Yields the lines of the table of small and of what has no published number, in the same precisions."""
     yield "| configuration | train | valid | test | | runs | products in | hours a run |"
     yield "|---|---|---|---|---|---|---|---|"
-    for row in (row_of(BASE, precision) for precision in devices.PRECISIONS):
-        if row == BASE or results_of(results, row):
-            yield f"| `{row}` | {scored(results, row)} |"
-    for model in OTHERS:
-        yield f"| `{model}` | {scored(results, model, in_bits=CONFIGS[model].level == 'char')} |"
+    for model in (BASE, *OTHERS):
+        for precision in devices.PRECISIONS:
+            ours = scored(results, row_of(model, precision), in_bits=CONFIGS[model].level == "char")
+            if ours or precision == "auto":
+                yield f"| `{row_of(model, precision)}` | {ours or 'not run | | | | | |'} |"
 
 
 def scored(results, row, in_bits=False):
-    """Returns the columns of a row of `others_table`; `in_bits` instead of perplexities."""
+    """Returns the columns of a row of `others_table`, `in_bits` instead of perplexities; None without a run."""
     records = results_of(results, row)
     if not records:
-        return "not run | | | | | |"
+        return None
     columns = [[record[f"{split}_perplexity"] for record in records] for split in ("train", "valid", "test")]
     scores = [spread([math.log2(value) if in_bits else value for value in column]) for column in columns]
     unit = "bits a character" if in_bits else "perplexity"

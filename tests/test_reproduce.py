@@ -1,12 +1,15 @@
 """The README's tables: made of the records, of all of them, and of nothing else."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 
 import pytest
 
+import processes
 import reproduce
 from conftest import ROOT
 
@@ -34,7 +37,7 @@ def test_a_row_has_the_mean_over_its_runs_and_others_say_not_run(tmp_path):
     rows = list(reproduce.published_table(tmp_path))
     assert rows[2] == (
         "| small | 120.7 / 114.5 | 121.00 ± 1.41 / 115.50 ± 0.71 | 2 | bfloat16, float32 | 115.00 | 0.5 "
-        "| `make reproduce-small SEEDS=1` |"
+        "| `make reproduce-small SEEDS=2` |"
     )
     assert "| 101.25 / 97.50 | 2 | tf32 |" in rows[3]
     assert len(rows) == 2 + len(reproduce.ROWS)
@@ -64,6 +67,46 @@ def test_small_stands_above_them_in_each_precision_that_it_was_run_in(tmp_path):
     assert len(rows) == 4 + len(reproduce.OTHERS)
 
 
+def test_what_was_run_in_a_precision_by_name_has_rows_of_its_own(tmp_path):
+    record(tmp_path, "medium_tf32-1", 86.0, 82.0, 0.5, precision="tf32")
+    record(tmp_path, "gru_bfloat16-1", 130.0, 125.0, 0.5, precision="bfloat16")
+    averages = [{"run": "average of 2", "split": s, "perplexity": 80.0, "precision": "tf32"} for s in ("valid", "test")]
+    (tmp_path / "medium_tf32-average.jsonl").write_text("\n".join(map(json.dumps, averages)))
+    rows = list(reproduce.published_table(tmp_path))
+    single = "86.00 / 82.00 | 1 | tf32 | 82.00 | 0.5 | `make reproduce-medium SEEDS=1 PRECISION=tf32` |"
+    pair = "80.00 / 80.00 | 2 | tf32 | |  | `make reproduce-medium SEEDS=2 PRECISION=tf32` |"
+    assert f"| medium | 86.2 / 82.7 | {single}" in rows
+    assert f"| medium, 2 averaged | 80.6 / 77.0 | {pair}" in rows
+    assert len(rows) == 2 + len(reproduce.ROWS) + 2
+    assert "| `gru_bfloat16` | 1.00 | 130.00 | 125.00 | perplexity | 1 | bfloat16 | 0.5 |" in reproduce.others_table(tmp_path)
+
+
+def test_records_of_a_stopped_run_are_kept_but_replace_none_of_a_finished_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce, "RESULTS", tmp_path / "results")
+    average = tmp_path / "results" / "gru-average.jsonl"
+    path, kept = tmp_path / "run", tmp_path / "results" / "gru-1"
+    path.mkdir()
+    reproduce.keep("gru", 1, path)
+    assert not kept.exists()
+    for history, result, kept_history, averages_stay in (
+        ("1", None, "1", True),
+        ("12", "a", "12", True),
+        ("x", None, "12", True),  # another run of the same seed, say in a fresh clone, stopped
+        ("xy", "b", "xy", False),  # and finished
+        ("xy", "b", "xy", True),
+    ):
+        (path / "history.jsonl").write_text(history)
+        if result:
+            (path / "result.json").write_text(result)
+        else:
+            (path / "result.json").unlink(missing_ok=True)
+        average.parent.mkdir(exist_ok=True)
+        average.write_text("averages")
+        reproduce.keep("gru", 1, path)
+        assert (kept / "history.jsonl").read_text() == kept_history
+        assert average.exists() == averages_stay
+
+
 def test_averages_of_more_runs_outlive_those_of_fewer(tmp_path, monkeypatch):
     def lines(*scores):
         return "".join(json.dumps({"run": f"average of {count}", "perplexity": score}) + "\n" for count, score in scores)
@@ -81,10 +124,15 @@ def test_a_readme_without_a_place_for_the_table_is_an_error(tmp_path):
         reproduce.with_tables("# Nothing here", tmp_path)
 
 
-def test_the_command_trains_averages_and_records(tiny_corpus, tmp_path):
-    """In a copy of the program, as it rewrites its own README."""
-    copy = tmp_path / "copy"
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "runs", "results", "tests", "benchmarks"))
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the program, without records, as it rewrites its own README."""
+    return shutil.copytree(
+        ROOT, tmp_path / "copy", ignore=shutil.ignore_patterns(".*", "runs", "results", "tests", "benchmarks")
+    )
+
+
+def test_the_command_trains_averages_and_records(tiny_corpus, copy):
     process = subprocess.run(
         [sys.executable, "reproduce.py", "--model=test", "--precision=bfloat16", "--seeds=2", f"--data_path={tiny_corpus}"],
         cwd=copy, capture_output=True, text=True, timeout=300, check=False,
@@ -96,4 +144,23 @@ def test_the_command_trains_averages_and_records(tiny_corpus, tmp_path):
     assert [(r["run"], r["split"], r["precision"]) for r in averages] == [
         (f"average of {count}", split, "bfloat16") for count in (1, 2) for split in ("valid", "test")
     ]
-    assert "not run" in (copy / "README.md").read_text()
+    assert reproduce.README.read_text().count("| not run") < (copy / "README.md").read_text().count("| not run")
+
+
+def test_a_request_to_stop_is_for_the_training_which_saves_first(copy, tmp_path):
+    """SIGTERM as `kill` sends it, to one process, and Ctrl-C as a terminal does, to all."""
+    saved = copy / "runs" / "demo-1"
+    arguments = ("--model=demo", "--data_path=demo", f"--runs={saved.parent}")
+    for number, send in ((signal.SIGTERM, os.kill), (signal.SIGINT, os.killpg)):
+        stdout = tmp_path / "stdout"
+        stdout.write_text("")
+        process = processes.start(copy / "reproduce.py", *arguments, folder=tmp_path, before=os.setsid)
+        processes.wait_for(lambda: " perplexity: " in stdout.read_text(), process)  # noqa: B023 -- called at once
+        send(process.pid, number)
+        process.join(60)
+        printed = stdout.read_text()
+        assert process.exitcode == 128 + number
+        assert f"Stopped by {number.name}; the same command resumes {saved}\n" in printed
+        assert printed.endswith("README.md: tables rewritten\n")
+        assert (copy / "results" / "demo-1" / "history.jsonl").exists()
+    assert f"Resuming {saved}" in printed
