@@ -69,7 +69,7 @@ def define_flags():
         "on_nonfinite",
         "stop",
         ["stop", "rewind"],
-        "When the training diverges: stop, or go back a checkpoint and halve the learning rates.",
+        "When the training diverges: stop, or go back to the beginning of the epoch and halve the learning rates.",
     )
     flags.DEFINE_bool("profile", False, "Record ten of the first steps for TensorBoard's profile plugin.")
 
@@ -111,24 +111,24 @@ def train_in(run, config, corpus, kernel, precision):
         setting = {"precision": precision, "kernel": kernel, "seed": FLAGS.seed, "replicas": count}
         setting |= {"versions": versions(), "git_revision": git_revision()}
         watching = Watching(60 * FLAGS.checkpoint_minutes, FLAGS.report_every, FLAGS.sample_every, FLAGS.profile)
-        train_to_the_end = train if FLAGS.on_nonfinite == "stop" else train_with_rewinds
-        progress = train_to_the_end(config, corpus, run, model, setting, stop, watching)
+        rewinds = FLAGS.on_nonfinite == "rewind"
+        progress = train(config, corpus, run, model, setting, stop, watching, rewinds)
         test = finish(config, corpus, run, model, progress, setting, stop)
         if FLAGS.data_path == "demo" and config.level == "word":
             print_floor(test)
 
 
-def train(config, corpus, run, model, setting, stop, watching):
-    """Trains `model` from where the run's newest checkpoint left it to the end. Returns the Progress."""
-    return Training(config, corpus, run, model, setting, stop, watching).to_the_end()
+def train(config, corpus, run, model, setting, stop, watching, rewinds=False):
+    """Trains `model` from where the run's newest checkpoint left it to the end. Returns the Progress.
 
-
-def train_with_rewinds(config, corpus, run, *arguments):
-    """Does what `train` does, but each time that the training diverges goes back a checkpoint and lowers the rate."""
+    With `rewinds`, a training that diverges begins its epoch again, at lower learning rates.
+    """
     while True:
         try:
-            return train(config, corpus, run, *arguments)
+            return Training(config, corpus, run, model, setting, stop, watching).to_the_end()
         except Diverged as error:
+            if not rewinds:
+                raise
             print(error.what)
             step, factor = rewind(run)
             print(f"Going back to step {step}, learning rates × {factor:g}", flush=True)
@@ -199,6 +199,7 @@ class Training:
             self.save_or_stop()
         progress.check_epoch()
         self.validate()
+        progress.check_validation()
         progress.history.append(epoch_record(progress) | self.setting)
         report_epoch(progress.history[-1], self.curves)
         progress.begin_epoch(self.model.initial_state(self.config.batch_size))
@@ -283,7 +284,7 @@ def print_floor(test):
 
 
 def report_windows(count, period=0):
-    """Returns after how many windows, of `count`, to report: each `period`-th, or as the tutorial does, or all of too few."""
+    """Returns after how many windows, of `count`, to report: each `period`-th, or ten times as the tutorial spaces them."""
     if period:
         return range(period, count + 1, period)
     period = max(count // REPORTS_PER_EPOCH, 1)

@@ -7,13 +7,14 @@ import time
 import numpy as np
 import tensorflow as tf
 
+from ptb.evaluation import perplexity
 from ptb.run import RunError
 from ptb.training import Sums
 
 # Guessing among a million words has a perplexity of 1e6; a single step of an untrained `large` had 1e10.
 WORST_PERPLEXITY_OF_A_STEP = 1e20
 WORST_PERPLEXITY_OF_AN_EPOCH = 1e9
-REWIND_FACTOR = 0.5  # of the learning rates, each time that a run goes back a checkpoint
+REWIND_FACTOR = 0.5  # of the learning rates, each time that a run goes back
 MOST_REWINDS = 10
 BEST = "best/"  # before the names of the best weights
 NOT_RECORDED = ("variables", "state", "sums", "explosion", "best_weights")
@@ -25,8 +26,8 @@ class Diverged(RunError):
     def __init__(self, what):
         self.what = what
         super().__init__(
-            f"{what}; the last checkpoints are kept: go on from them with --on_nonfinite=rewind, "
-            "or lower learning_rate or max_grad_norm"
+            f"{what}; the checkpoints are kept: go on from the beginning of the epoch with --on_nonfinite=rewind, or begin "
+            "anew with a lower learning_rate or max_grad_norm (configs.py) and another --save_path"
         )
 
 
@@ -42,6 +43,7 @@ class Progress:
     epoch: int = 1
     window: int = 0  # the next one of this epoch
     step: int = 0  # windows trained on since the beginning
+    epoch_step: int = 0  # of these, before this epoch
     seconds: float = 0.0  # spent on this epoch so far
     learning_rate: float = 0.0  # of this epoch
     rate_factor: float = 1.0  # what rewinds have left of the configuration's learning rates
@@ -81,7 +83,7 @@ class Progress:
 
     def begin_epoch(self, state):
         """Goes to the start of the next epoch; training there starts from `state`, zeros."""
-        self.epoch, self.window, self.seconds = self.epoch + 1, 0, 0.0
+        self.epoch, self.epoch_step, self.window, self.seconds = self.epoch + 1, self.step, 0, 0.0
         self.state, self.sums = state, Sums.zero()
 
     def note_validation(self, perplexity, keep_best):
@@ -107,7 +109,11 @@ class Progress:
             self.variables[name].assign(weights)
 
     def save(self, run):
-        """Writes a checkpoint, or raises Diverged: a bad state is never saved, so the last checkpoint is a good one."""
+        """Writes a checkpoint, or raises Diverged: what is not finite is never saved.
+
+        A step can spoil the weights in a way that only the next one's loss would show. At the end of an epoch the validation
+        shows it, so that the checkpoint from which an epoch begins is a good one.
+        """
         self.check()
         self.read_clock()
         arrays = {name: variable.numpy() for name, variable in self.variables.items()}
@@ -116,7 +122,7 @@ class Progress:
             if not np.isfinite(array).all():
                 raise self._diverged(f"{name} is no longer finite")
         arrays |= {f"{BEST}{name}": array for name, array in self.best_weights.items()}
-        run.save_checkpoint(self.step, arrays, self._record())
+        run.save_checkpoint(self.step, arrays, self._record(), self.epoch_step)
         self._saved = time.monotonic()
 
     def restore(self, run):
@@ -156,9 +162,16 @@ class Progress:
 
     def check_epoch(self):
         """Raises Diverged if the loss was too large all through this epoch, which has come to its end."""
-        loss, limit = float(self.sums.loss / self.sums.tokens), math.log(WORST_PERPLEXITY_OF_AN_EPOCH)
-        if loss > limit:
-            raise self._diverged(f"loss {loss:.3g} a token in this epoch (limit {limit:.3g})")
+        sums = self.sums.read()
+        self._check_perplexity(perplexity(sums.loss, sums.tokens), "in this epoch")
+
+    def check_validation(self):
+        """Raises Diverged if the loss of the last validation was too large, as after a step that spoilt the weights."""
+        self._check_perplexity(self.valid_perplexity, "of the validation text")
+
+    def _check_perplexity(self, reached, where):
+        if not reached <= WORST_PERPLEXITY_OF_AN_EPOCH:  # NaN neither
+            raise self._diverged(f"perplexity {reached:.3g} {where} (limit {WORST_PERPLEXITY_OF_AN_EPOCH:.3g})")
 
     def _diverged(self, numbers):
         place = f"at step {self.step} of epoch {self.epoch}, learning rate {self.learning_rate:g}"
@@ -176,17 +189,18 @@ class Progress:
 
 
 def rewind(run):
-    """Drops the newest checkpoint and lowers the learning rates of the one before it, from which the run then goes on.
+    """Drops the checkpoints since the beginning of the epoch and lowers the learning rates of that one, to go on from there.
 
-    The newest may have been written after the step that went astray and before its loss could show that. Returns the step to
+    Those in between may have been written after a step that went astray, and depend on the clock. Returns the step to
     which this goes back, and what is left of the configuration's rates: `REWIND_FACTOR` for each rewind. RunError after
     `MOST_REWINDS`: lower rates are not the cure.
     """
-    arrays, record, path = run.load_checkpoint(skip=1)
+    epoch_step = run.load_checkpoint().record["epoch_step"]
+    arrays, record, path = run.load_checkpoint(up_to=epoch_step)
     step, factor = record["step"], record["rate_factor"] * REWIND_FACTOR
     if factor < REWIND_FACTOR**MOST_REWINDS:
         raise RunError(f"{path}: diverged after {MOST_REWINDS} rewinds too; begin anew with a lower learning_rate")
-    run.save_checkpoint(step, arrays, record | {"rate_factor": factor})
+    run.save_checkpoint(step, arrays, record | {"rate_factor": factor}, step)
     run.drop_checkpoints_after(step)
     return step, factor
 

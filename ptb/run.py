@@ -2,7 +2,7 @@
 
     config.json              what was asked for
     vocabulary.txt           one word a line, in the order of the ids
-    checkpoint-<step>.npz    everything the run has learnt, the last two kept
+    checkpoint-<step>.npz    everything the run has learnt: the last two, and that of the beginning of the epoch
     history.jsonl            one line an epoch
     events…, train/, valid/  the same and more, as curves for TensorBoard
     result.json              the final score
@@ -27,6 +27,7 @@ from typing import NamedTuple
 import numpy as np
 
 CHECKPOINTS_KEPT = 2
+LEFT_BY_RUNS = ("vocabulary.txt", "checkpoint-*.npz", "history.jsonl", "result.json", "events.out.*", "*/events.out.*")
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +84,13 @@ class Run:
         return True
 
     def begin(self, config, defaults=MappingProxyType({})):
-        """Makes the folder and writes `config.json`; RunError where another run has begun here, but its text may have moved."""
-        self.holds(config, defaults)
+        """Makes the folder and writes `config.json`; RunError where another run has begun here, but its text may have moved.
+
+        Where there is no `config.json`, what runs leave is another's too, or nobody knows whose: none of it is overwritten.
+        """
+        if not self.holds(config, defaults) and not self.read_only:
+            for strange in (path for pattern in LEFT_BY_RUNS for path in self.path.glob(pattern)):
+                raise RunError(f"{strange}: is of a run without config.json; restore that, or choose another --save_path")
         if config != self.config and not self.read_only:
             self._make_folder()
             self.write_json("config.json", config)
@@ -130,28 +136,34 @@ class Run:
         lines = [json.dumps(record) + "\n" for record in history]
         self._write("history.jsonl", "".join(lines).encode())
 
-    def save_checkpoint(self, step, arrays, record):
-        """Writes a checkpoint of `{name: array}` and a JSON record, aside and then renamed, and drops the oldest."""
+    def save_checkpoint(self, step, arrays, record, epoch_step=0):
+        """Writes a checkpoint of `{name: array}` and a JSON record, aside and then renamed, and drops older ones.
+
+        The last two are kept, and that of `epoch_step`, to which a run goes back when it diverges.
+        """
 
         def write(file):
             np.savez(file, __record__=np.frombuffer(json.dumps(record).encode(), np.uint8), **arrays)
 
-        self._write(f"checkpoint-{step:09d}.npz", write)
+        self._write(checkpoint_name(step), write)
         for old in self._checkpoints()[:-CHECKPOINTS_KEPT] if not self.read_only else ():
-            old.unlink()
+            if old.name != checkpoint_name(epoch_step):
+                old.unlink()
 
     def drop_checkpoints_after(self, step):
         for path in self._checkpoints():
-            if path.name > f"checkpoint-{step:09d}.npz":
+            if path.name > checkpoint_name(step):
                 path.unlink()
 
-    def load_checkpoint(self, skip=0):
-        """Returns the newest `Checkpoint` that is whole, one of the newest `skip` only for want of another; None without any.
+    def load_checkpoint(self, up_to=None):
+        """Returns the newest `Checkpoint` that is whole, of those up to a step if that is given; None without any.
 
         A damaged one is passed over with a warning, if there is one to take in its place.
         """
-        damaged, newest_first = [], self._checkpoints()[::-1]
-        for path in newest_first[skip:] + newest_first[:skip]:
+        damaged = []
+        for path in self._checkpoints()[::-1]:
+            if up_to is not None and path.name > checkpoint_name(up_to):
+                continue
             try:
                 checkpoint = _read_checkpoint(path)
             except Exception as error:  # of damaged bytes zipfile, NumPy and json make a dozen types of them
@@ -189,6 +201,10 @@ class Run:
         except (ValueError, RecursionError) as error:
             raise RunError(f"{path}: damaged ({error}); {cure}") from None
         return record
+
+
+def checkpoint_name(step):
+    return f"checkpoint-{step:09d}.npz"
 
 
 def _read_checkpoint(path):

@@ -4,13 +4,16 @@ import dataclasses
 import json
 import math
 import re
+import shutil
 
 import numpy as np
 import pytest
 
 import corpora
+import runs
 import train
 from configs import TEST
+from ptb.evaluation import Score
 from ptb.progress import MOST_REWINDS, REWIND_FACTOR, Diverged, Progress, rewind
 from ptb.run import Run, RunError
 from ptb.signals import StopRequest
@@ -22,14 +25,14 @@ def begin(tiny_corpus, tmp_path):
     """Returns `begin(learning_rate)`, which trains in one and the same folder at that rate."""
     corpus = corpora.load_corpus(str(tiny_corpus))
 
-    def begin(function, **changes):
+    def begin(checkpoint_seconds=0, rewinds=False, **changes):
         config = dataclasses.replace(TEST, hidden_size=8, **changes)
         run = Run(tmp_path / "run")
         model = config.make_model(len(corpus.vocabulary), seed=1)
         run.begin({"seed": 1})
         with StopRequest("") as stop:
             setting = {"seed": 1, "precision": "float32"}
-            function(config, corpus, run, model, setting, stop, train.Watching(checkpoint_seconds=0))
+            train.train(config, corpus, run, model, setting, stop, train.Watching(checkpoint_seconds), rewinds)
 
     begin.run = Run(tmp_path / "run")
     return begin
@@ -46,7 +49,7 @@ def assert_finite(checkpoint):
 )
 def test_a_training_that_diverges_stops_and_keeps_its_last_good_checkpoint(begin, learning_rate, numbers):
     with pytest.raises(Diverged) as error:
-        begin(train.train, learning_rate=learning_rate)
+        begin(learning_rate=learning_rate)
     stopped = re.search(
         rf"at step (\d+) of epoch 1, learning rate {re.escape(f'{learning_rate:g}')}: {numbers}", error.value.what
     )
@@ -58,7 +61,7 @@ def test_a_training_that_diverges_stops_and_keeps_its_last_good_checkpoint(begin
 
 
 def test_a_rewind_goes_on_with_a_lower_rate_to_the_end(begin):
-    begin(train.train_with_rewinds, learning_rate=1e3, num_epochs=2)
+    begin(rewinds=True, learning_rate=1e3, num_epochs=2)
     record = begin.run.load_checkpoint().record
     halvings = math.log2(1 / record["rate_factor"])
     assert halvings == round(halvings) >= 1
@@ -69,19 +72,33 @@ def test_a_rewind_goes_on_with_a_lower_rate_to_the_end(begin):
 
 def test_a_run_that_no_rewind_cures_is_given_up(begin):
     with pytest.raises(RunError, match="diverged after 10 rewinds too"):
-        begin(train.train_with_rewinds, learning_rate=1e30)
+        begin(rewinds=True, learning_rate=1e30)
     assert begin.run.load_checkpoint().record["rate_factor"] == REWIND_FACTOR**MOST_REWINDS
 
 
 def test_the_lower_rate_survives_a_crash(begin):
     with pytest.raises(Diverged):
-        begin(train.train, learning_rate=1e30)
-    before = begin.run.load_checkpoint(skip=1)
-    assert rewind(begin.run) == (before.record["step"], REWIND_FACTOR)
+        begin(learning_rate=1e30)
+    before = begin.run.load_checkpoint(up_to=0)
+    assert rewind(begin.run) == (0, REWIND_FACTOR)
     after = begin.run.load_checkpoint()
     assert after.record == before.record | {"rate_factor": REWIND_FACTOR}
     with pytest.raises(Diverged, match="learning rate 5e"):
-        begin(train.train, learning_rate=1e30)
+        begin(learning_rate=1e30)
+
+
+def test_where_a_run_with_rewinds_ends_does_not_depend_on_when_checkpoints_were_written(begin, tmp_path):
+    """With one after each step, those that a bad step had spoilt were all that was left to go back to."""
+    ends = []
+    for checkpoint_seconds in (0, 1e9):
+        shutil.rmtree(begin.run.path, ignore_errors=True)
+        begin(checkpoint_seconds, rewinds=True, learning_rate=1e3, max_grad_norm=100.0, num_epochs=2)
+        ends.append((runs.weights(begin.run.path), runs.history(begin.run.path)))
+    (weights, history), (same_weights, same_history) = ends
+    assert history == same_history
+    assert begin.run.load_checkpoint().record["rate_factor"] < 1
+    for name, array in weights.items():
+        np.testing.assert_array_equal(same_weights[name], array)
 
 
 @pytest.mark.parametrize(
@@ -112,8 +129,16 @@ def test_a_loss_that_stays_high_is_found_at_the_end_of_the_epoch(begin, monkeypa
     for _ in range(20):
         progress.sums = progress.sums.after(30.0 * 700, 700, 5.0, True)
     progress.check()
-    with pytest.raises(Diverged, match=r"loss 29 a token in this epoch .limit 20.7."):
+    with pytest.raises(Diverged, match=r"perplexity \S+e\+12 in this epoch .limit 1e.09."):
         progress.check_epoch()
     monkeypatch.setattr("ptb.progress.WORST_PERPLEXITY_OF_AN_EPOCH", 2.0)
-    with pytest.raises(Diverged, match=r"loss 2\S* a token in this epoch .limit 0.693."):
-        begin(train.train)
+    with pytest.raises(Diverged, match=r"perplexity \S+ in this epoch .limit 2."):
+        begin()
+
+
+@pytest.mark.parametrize("perplexity", [math.nan, math.inf, 1e10])
+def test_weights_that_the_last_step_of_an_epoch_has_spoilt_begin_no_other(begin, monkeypatch, perplexity):
+    monkeypatch.setattr("train.score", lambda *_: Score(math.log(perplexity), 1))
+    with pytest.raises(Diverged, match="perplexity .* of the validation text .limit 1e.09."):
+        begin(num_epochs=2)
+    assert begin.run.load_checkpoint().record["epoch"] == 1

@@ -54,13 +54,25 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning_that_names_it(run, d
     assert re.search("checkpoint-000000002.npz: damaged .*going on from checkpoint-000000001.npz", warning)
 
 
-def test_a_damaged_older_checkpoint_leaves_the_newest_even_where_that_was_to_be_skipped(run, caplog):
-    for step in (1, 2):
-        run.save_checkpoint(step, ARRAYS, {"step": step})
-    assert run.load_checkpoint(skip=1).record == {"step": 1}
-    (run.path / "checkpoint-000000001.npz").write_bytes(b"no zip")
-    assert run.load_checkpoint(skip=1).record == {"step": 2}
-    assert "checkpoint-000000001.npz: damaged" in caplog.text
+def test_the_checkpoint_of_the_beginning_of_the_epoch_outlives_the_last_two(run):
+    for step, epoch_step in ((0, 0), (1, 0), (2, 0), (3, 0), (4, 4), (5, 4)):
+        run.save_checkpoint(step, ARRAYS, {"step": step}, epoch_step)
+        assert f"checkpoint-{epoch_step:09d}.npz" in checkpoints(run)
+    assert [run.load_checkpoint(up_to=step).record["step"] for step in (4, 5)] == [4, 5]
+    run.save_checkpoint(6, ARRAYS, {"step": 6}, 4)
+    run.save_checkpoint(7, ARRAYS, {"step": 7}, 4)
+    assert [name[-5:-4] for name in checkpoints(run)] == ["4", "6", "7"]
+
+
+@pytest.mark.parametrize("name", ["vocabulary.txt", "checkpoint-000000003.npz", "train/events.out.tfevents.1.mine"])
+def test_files_of_whoever_left_no_config_are_not_touched(tmp_path, name):
+    strange = tmp_path / "run" / name
+    strange.parent.mkdir(parents=True)
+    strange.write_text("whose?")
+    with pytest.raises(RunError, match=f"{name}: is of a run without config.json; restore that, or choose"):
+        Run(tmp_path / "run").begin({"seed": 1})
+    assert strange.read_text() == "whose?"
+    assert not (tmp_path / "run" / "config.json").exists()
 
 
 def test_with_every_checkpoint_damaged_it_stops_rather_than_begin_anew(run):
