@@ -15,7 +15,7 @@ from ptb.training import OPTIMIZERS, Clip, Objective
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """All that decides what a run learns, but for the text and the seed; ValueError where it makes no sense."""
+    """All that decides what a run learns, but for text, seed and precision; ValueError where it makes no sense."""
 
     init_scale: float  # weights start uniform in ± this
     learning_rate: float

@@ -182,7 +182,7 @@ def split_line(line: str, level: str = "word", framed: bool = True) -> list[str]
 
 
 def join_tokens(tokens: Iterable[str], level: str = "word") -> Iterator[str]:
-    """The text that tokens stand for, piece by piece: the inverse of `tokenize`, but for how words were separated."""
+    """The text that tokens stand for, piece by piece: that of `tokenize`, but for its separators, frames and line ends."""
     separator = ""
     for token in tokens:
         if token == EOS:

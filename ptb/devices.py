@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 class DeviceError(Exception):
-    """A kernel or precision that this machine does not have."""
+    """What was asked of the devices that they cannot give: a kernel, a precision, a share of the batch, other workers."""
 
 
 def visible_gpus():
@@ -51,8 +51,9 @@ def choose_precision(precision, gpus, cpu_flags=None):
     """Returns the name of the precision of matrix products, never "auto".
 
     float32: as the name says. tf32: NVIDIA's, whose matrix units round the factors to 10 bits of mantissa. bfloat16: factors
-    and product rounded to 7 bits, but not the sums in between; TF32 in cuDNN's kernel, which TensorFlow has no bfloat16 for.
-    Weights, state and everything elementwise are float32 in all.
+    and product have 7 bits, but not the sums in between; TF32 in cuDNN's kernel, which TensorFlow has no bfloat16 for. On a
+    processor that has no unit for bfloat16 TensorFlow cuts the product's other bits off, where hardware and XLA round it: every
+    product is 0.3% too small. Weights, state and everything elementwise are float32 in all.
     """
     has_tf32 = bool(gpus) and _compute_capability(gpus[0]) >= (8, 0)  # and bfloat16 too
     if precision == "auto":

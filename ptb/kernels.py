@@ -22,7 +22,7 @@ from ptb.devices import on_host
 
 
 def product(a, b, dtype, **transposes):
-    """Returns the matrix product of `a` and `b` in the type of `a`, rounded to `dtype` as its factors are."""
+    """Returns the matrix product of `a` and `b` in the type of `a`, made in `dtype` as its factors are: see ptb/devices.py."""
     return tf.cast(tf.matmul(tf.cast(a, dtype), tf.cast(b, dtype), **transposes), a.dtype)
 
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import gradcheck
 from configs import CONFIGS, SMALL
+from ptb import differences
 from ptb.cells import CELLS
 
 OPTIONS = {
@@ -53,6 +54,16 @@ def test_the_command_prints_an_error_for_each_variable(command, arguments):
     process = command("gradcheck.py", *arguments)
     assert process.returncode == 0, process.stderr
     assert {line.split()[1].split("/")[-1] for line in process.stdout.splitlines()} >= {"embedding", "kernel", "softmax_bias"}
+
+
+def test_the_command_fails_where_an_error_is_too_large(command):
+    process = command("gradcheck.py", "--model=rnn150", before=take_differences_too_far_apart)
+    assert process.returncode == 1
+    assert process.stdout.splitlines()[-1].startswith("FAILED: over 1e-05 off: embedding, ")
+
+
+def take_differences_too_far_apart():
+    differences.EPSILON = 1.0
 
 
 def test_a_kernel_that_the_cell_has_not_is_an_error(command):
