@@ -195,8 +195,11 @@ def rewind(run):
     which this goes back, and what is left of the configuration's rates: `REWIND_FACTOR` for each rewind. RunError after
     `MOST_REWINDS`: lower rates are not the cure.
     """
-    epoch_step = run.load_checkpoint().record["epoch_step"]
-    arrays, record, path = run.load_checkpoint(up_to=epoch_step)
+    epoch_step = run.load_checkpoint().record.get("epoch_step", 0)  # which an older version did not record
+    checkpoint = run.load_checkpoint(up_to=epoch_step)
+    if checkpoint is None:
+        raise RunError(f"{run.path}: has no checkpoint of step {epoch_step}, where the epoch began, to go back to; begin anew")
+    arrays, record, path = checkpoint
     step, factor = record["step"], record["rate_factor"] * REWIND_FACTOR
     if factor < REWIND_FACTOR**MOST_REWINDS:
         raise RunError(f"{path}: diverged after {MOST_REWINDS} rewinds too; begin anew with a lower learning_rate")

@@ -27,7 +27,8 @@ from typing import NamedTuple
 import numpy as np
 
 CHECKPOINTS_KEPT = 2
-LEFT_BY_RUNS = ("vocabulary.txt", "checkpoint-*.npz", "history.jsonl", "result.json", "events.out.*", "*/events.out.*")
+FILES = ("checkpoint-*.npz", "vocabulary.txt", "history.jsonl", "result.json")
+CURVES = ("events.out.*", "train/events.out.*", "valid/events.out.*")
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ class Run:
         Where there is no `config.json`, what runs leave is another's too, or nobody knows whose: none of it is overwritten.
         """
         if not self.holds(config, defaults) and not self.read_only:
-            for strange in (path for pattern in LEFT_BY_RUNS for path in self.path.glob(pattern)):
+            for strange in (path for pattern in FILES + CURVES for path in self.path.glob(pattern)):
                 raise RunError(f"{strange}: is of a run without config.json; restore that, or choose another --save_path")
         if config != self.config and not self.read_only:
             self._make_folder()

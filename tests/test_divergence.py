@@ -87,6 +87,15 @@ def test_the_lower_rate_survives_a_crash(begin):
         begin(learning_rate=1e30)
 
 
+def test_without_the_checkpoint_to_go_back_to_a_rewind_is_an_error(begin):
+    with pytest.raises(Diverged):
+        begin(learning_rate=1e30)
+    begin.run.save_checkpoint(5, {}, {"epoch_step": 0})
+    (begin.run.path / "checkpoint-000000000.npz").unlink()
+    with pytest.raises(RunError, match="has no checkpoint of step 0, where the epoch began"):
+        rewind(begin.run)
+
+
 def test_where_a_run_with_rewinds_ends_does_not_depend_on_when_checkpoints_were_written(begin, tmp_path):
     """With one after each step, those that a bad step had spoilt were all that was left to go back to."""
     ends = []

@@ -64,7 +64,7 @@ def test_the_checkpoint_of_the_beginning_of_the_epoch_outlives_the_last_two(run)
     assert [name[-5:-4] for name in checkpoints(run)] == ["4", "6", "7"]
 
 
-@pytest.mark.parametrize("name", ["vocabulary.txt", "checkpoint-000000003.npz", "train/events.out.tfevents.1.mine"])
+@pytest.mark.parametrize("name", ["vocabulary.txt", "checkpoint-000000003.npz", "events.out.1", "train/events.out.1"])
 def test_files_of_whoever_left_no_config_are_not_touched(tmp_path, name):
     strange = tmp_path / "run" / name
     strange.parent.mkdir(parents=True)
