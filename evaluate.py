@@ -35,7 +35,12 @@ def define_flags():
     flags.DEFINE_string(
         "data_path", None, "Text to score, as for train.py, or one text file; by default what the run was trained on."
     )
-    flags.DEFINE_multi_enum("split", ["valid", "test"], ["train", "valid", "test"], "Which parts of the text to score")
+    flags.DEFINE_multi_enum(
+        "split",
+        ["valid", "test"],
+        ["train", "valid", "test"],
+        "Which parts of the text to score; of one text file all, unless this is given",
+    )
     flags.DEFINE_bool("average", False, "Score the mean of the runs' probabilities: of the first, of the first two, … of all.")
     flags.DEFINE_string(
         "per_token", None, "Also write split, word, log probability and rank of every word that is scored to this CSV file."
@@ -52,7 +57,7 @@ def main(argv):
     paths = argv[1:]
     check_flags(paths)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # whoever has read enough closes the pipe
-    runs = [trained.Trained(path) for path in paths]  # all of them, before the first is scored for an hour
+    runs = [trained.Trained(path) for path in paths]  # all, before the first is scored for an hour
     for record in score_sentences(runs[0], sentences()) if FLAGS.stdin else score_runs(runs):
         print(json.dumps(record) if FLAGS.json else table_row(record), flush=True)
 

@@ -24,6 +24,7 @@ import commands
 import corpora
 from configs import CONFIGS
 from ptb import devices
+from ptb.signals import EXIT_CODES
 from reader import DataError
 
 FLAGS = flags.FLAGS
@@ -74,13 +75,10 @@ def define_flags():
 def main(_):
     if not FLAGS.model:
         commands.refuse("is for training: name a --model too", "seeds", "precision", "data_path", "runs")
-    check_text()
-    try:
-        if FLAGS.model:
-            reproduce(row_of(FLAGS.model, FLAGS.precision))
-    finally:  # whatever has been recorded until then
-        README.write_text(with_tables(README.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
-        print(f"{README.name}: tables rewritten")
+    else:
+        check_text()
+        reproduce(row_of(FLAGS.model, FLAGS.precision))
+    rewrite_tables()
 
 
 def check_text():
@@ -106,22 +104,26 @@ def train(row, seed):
     path = pathlib.Path(FLAGS.runs, f"{row}-{seed}").expanduser()
     try:
         run_command("train.py", f"--model={FLAGS.model}", f"--seed={seed}", f"--save_path={path}", *shared_flags())
-    finally:
-        keep(row, seed, path)
+    except SystemExit as stopped:
+        if stopped.code in EXIT_CODES.values():
+            keep(row, seed, path)
+            rewrite_tables()
+        raise
+    keep(row, seed, path)
     return path
 
 
 def keep(row, seed, path):
-    """Copies a run's records to those of its row, where an unfinished run takes the place of no finished one."""
+    """Copies a run's records to those of its row; of an unfinished one only where they begin with what is recorded."""
     kept = RESULTS / f"{row}-{seed}"
-    records = {name: (path / name).read_bytes() for name in RECORDS if (path / name).exists()}
-    known = (kept / "result.json").read_bytes() if (kept / "result.json").exists() else None
-    if known and "result.json" not in records:
+    records, known = ({name: (at / name).read_bytes() for name in RECORDS if (at / name).exists()} for at in (path, kept))
+    history = records.get("history.jsonl", b"")
+    if "result.json" not in records and not (history and history.startswith(known.get("history.jsonl", b""))):
         return
-    if known and known != records["result.json"]:
+    if "result.json" in known and records.get("result.json") not in (None, known["result.json"]):
         average_of(RESULTS, row).unlink(missing_ok=True)  # in which the run had part whose records these replace
+    kept.mkdir(parents=True, exist_ok=True)
     for name, content in records.items():
-        kept.mkdir(parents=True, exist_ok=True)
         (kept / name).write_bytes(content)
 
 
@@ -140,14 +142,21 @@ def average_of(results, row):
 
 
 def run_command(script, *arguments, capture_output=False):
-    """Runs a command of this program to its end, and ends with it when it fails; a request to stop is for the command."""
+    """Runs a command of this program to its end, and ends with it when it fails; it gets every request to stop too."""
+    requests = []
+
+    def pass_on(number, _):
+        requests.append(number)
+        process.terminate()
+
     command = [sys.executable, str(ROOT / script), *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE if capture_output else None, text=True) as process:
-        handlers = {signal.SIGINT: lambda *_: None, signal.SIGTERM: lambda *_: process.terminate()}  # Ctrl-C is sent to both
-        previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        previous = {number: signal.signal(number, pass_on) for number in EXIT_CODES}
         output, _ = process.communicate()
         for number, handler in previous.items():
             signal.signal(number, handler)
+    if requests:
+        sys.exit(EXIT_CODES[requests[0]])
     if process.returncode:
         sys.exit(process.returncode)  # the command has said why
     return output
@@ -156,6 +165,11 @@ def run_command(script, *arguments, capture_output=False):
 def shared_flags():
     """Returns what training and scoring are both told."""
     return [f"--precision={FLAGS.precision}"] + ([f"--data_path={FLAGS.data_path}"] if FLAGS.data_path else [])
+
+
+def rewrite_tables():
+    README.write_text(with_tables(README.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
+    print(f"{README.name}: tables rewritten")
 
 
 def with_tables(readme, results):

@@ -15,24 +15,24 @@ BESIDE = {"model": str, "seed": int, "precision": str, "corpus": str, "data_path
 
 
 class Trained:
-    """What a run was trained with, and the way to its model. RunError where the folder `path` holds no run."""
+    """What a run was trained with, and the way to its model; RunError or DataError where the folder `path` holds none."""
 
     def __init__(self, path):
         self.run = Run(path)
         if self.run.config is None:
             raise RunError(f"{path}: holds no run (no config.json); name the --save_path of a training run")
+        if not self.run.checkpoints():
+            raise RunError(f"{path}: holds no checkpoint yet; train it first, or let it train for longer")
         self.config = config_of(self.run)
         self.vocabulary = Vocabulary.load(self.run.vocabulary_path)
 
     def load_model(self, rnn_mode="auto", precision="float32", into=None):
-        """Returns the model with the run's best weights, or its newest where it keeps no best; RunError where it has none.
+        """Returns the model with the run's best weights, or its newest where it keeps no best; RunError if they do not fit.
 
         `precision` is what `devices.choose_precision` gave. A model that another run of the same configuration and vocabulary
         has made may be passed as `into`: it gets the weights, and what was compiled for it still serves.
         """
         checkpoint = self.run.load_checkpoint()
-        if checkpoint is None:
-            raise RunError(f"{self.run.path}: holds no checkpoint yet; train it first, or let it train for longer")
         check_sizes(checkpoint, self.config, self.vocabulary, self.run)
         model = self._make_model(rnn_mode, precision) if into is None else into
         weights = checkpoint._replace(arrays=best_weights(checkpoint) or checkpoint.arrays)

@@ -43,7 +43,6 @@ class Progress:
     epoch: int = 1
     window: int = 0  # the next one of this epoch
     step: int = 0  # windows trained on since the beginning
-    epoch_step: int = 0  # of these, before this epoch
     seconds: float = 0.0  # spent on this epoch so far
     learning_rate: float = 0.0  # of this epoch
     rate_factor: float = 1.0  # what rewinds have left of the configuration's learning rates
@@ -83,7 +82,7 @@ class Progress:
 
     def begin_epoch(self, state):
         """Goes to the start of the next epoch; training there starts from `state`, zeros."""
-        self.epoch, self.epoch_step, self.window, self.seconds = self.epoch + 1, self.step, 0, 0.0
+        self.epoch, self.window, self.seconds = self.epoch + 1, 0, 0.0
         self.state, self.sums = state, Sums.zero()
 
     def note_validation(self, perplexity, keep_best):
@@ -122,7 +121,7 @@ class Progress:
             if not np.isfinite(array).all():
                 raise self._diverged(f"{name} is no longer finite")
         arrays |= {f"{BEST}{name}": array for name, array in self.best_weights.items()}
-        run.save_checkpoint(self.step, arrays, self._record(), self.epoch_step)
+        run.save_checkpoint(self.step, arrays, self._record(), epoch_step=self.step - self.window)
         self._saved = time.monotonic()
 
     def restore(self, run):
@@ -195,7 +194,8 @@ def rewind(run):
     which this goes back, and what is left of the configuration's rates: `REWIND_FACTOR` for each rewind. RunError after
     `MOST_REWINDS`: lower rates are not the cure.
     """
-    epoch_step = run.load_checkpoint().record.get("epoch_step", 0)  # which an older version did not record
+    newest = run.load_checkpoint().record
+    epoch_step = newest["step"] - newest["window"]
     checkpoint = run.load_checkpoint(up_to=epoch_step)
     if checkpoint is None:
         raise RunError(f"{run.path}: has no checkpoint of step {epoch_step}, where the epoch began, to go back to; begin anew")
@@ -203,8 +203,8 @@ def rewind(run):
     step, factor = record["step"], record["rate_factor"] * REWIND_FACTOR
     if factor < REWIND_FACTOR**MOST_REWINDS:
         raise RunError(f"{path}: diverged after {MOST_REWINDS} rewinds too; begin anew with a lower learning_rate")
-    run.save_checkpoint(step, arrays, record | {"rate_factor": factor}, step)
-    run.drop_checkpoints_after(step)
+    run.drop_checkpoints_after(step)  # first: a crash before the rates are lowered has the run diverge and come here again
+    run.save_checkpoint(step, arrays, record | {"rate_factor": factor}, epoch_step=step)
     return step, factor
 
 

@@ -70,9 +70,13 @@ class Run:
     def holds(self, config, defaults=MappingProxyType({})):
         """Returns whether the run of this configuration has begun here; RunError where another has.
 
-        `defaults` is what a program was that did not write these fields.
+        Where there is no `config.json`, what runs leave is another's too, or nobody knows whose. `defaults` is what a program
+        was that did not write these fields.
         """
         if self.config is None:
+            strange = [path for pattern in FILES + CURVES for path in self.path.glob(pattern)]
+            if strange and not self.read_only:  # other workers may find what the first has just written
+                raise RunError(f"{strange[0]}: is of a run without config.json; restore that, or choose another --save_path")
             return False
         begun = {**defaults, **self.config}
         differing = [
@@ -85,13 +89,8 @@ class Run:
         return True
 
     def begin(self, config, defaults=MappingProxyType({})):
-        """Makes the folder and writes `config.json`; RunError where another run has begun here, but its text may have moved.
-
-        Where there is no `config.json`, what runs leave is another's too, or nobody knows whose: none of it is overwritten.
-        """
-        if not self.holds(config, defaults) and not self.read_only:
-            for strange in (path for pattern in FILES + CURVES for path in self.path.glob(pattern)):
-                raise RunError(f"{strange}: is of a run without config.json; restore that, or choose another --save_path")
+        """Makes the folder and writes `config.json`; RunError where another run has begun here, but its text may have moved."""
+        self.holds(config, defaults)
         if config != self.config and not self.read_only:
             self._make_folder()
             self.write_json("config.json", config)
@@ -147,12 +146,12 @@ class Run:
             np.savez(file, __record__=np.frombuffer(json.dumps(record).encode(), np.uint8), **arrays)
 
         self._write(checkpoint_name(step), write)
-        for old in self._checkpoints()[:-CHECKPOINTS_KEPT] if not self.read_only else ():
+        for old in self.checkpoints()[:-CHECKPOINTS_KEPT] if not self.read_only else ():
             if old.name != checkpoint_name(epoch_step):
                 old.unlink()
 
     def drop_checkpoints_after(self, step):
-        for path in self._checkpoints():
+        for path in self.checkpoints():
             if path.name > checkpoint_name(step):
                 path.unlink()
 
@@ -162,7 +161,7 @@ class Run:
         A damaged one is passed over with a warning, if there is one to take in its place.
         """
         damaged = []
-        for path in self._checkpoints()[::-1]:
+        for path in self.checkpoints()[::-1]:
             if up_to is not None and path.name > checkpoint_name(up_to):
                 continue
             try:
@@ -181,7 +180,7 @@ class Run:
         if not self.read_only:
             write_atomically(self.path / name, content)
 
-    def _checkpoints(self):
+    def checkpoints(self):
         """Returns the checkpoints, oldest first."""
         return sorted(path for path in self.path.glob("checkpoint-*.npz") if re.fullmatch(r"checkpoint-\d{9}\.npz", path.name))
 

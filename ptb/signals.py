@@ -2,15 +2,15 @@
 
 import signal
 import sys
+import time
 
 EXIT_CODES = {signal.SIGTERM: 128 + signal.SIGTERM, signal.SIGINT: 128 + signal.SIGINT}
-
-
+ECHO = 1.0  # seconds within which another signal is the same request: a group of processes may get it from several sides
 PERIOD = 10  # questions from one that workers answer together to the next
 
 
 class StopRequest:
-    """Inside a `with`, SIGTERM and Ctrl-C become a request for the training loop to read; a second one ends the process.
+    """Inside a `with`, SIGTERM and Ctrl-C become a request for the training loop to read; one a second later ends the process.
 
     Workers that train together stop together: every tenth time that the loop asks, `agree(whether this one is to stop)` says
     whether any is. All have to ask equally often.
@@ -21,7 +21,7 @@ class StopRequest:
         self.agree = agree
         self._agreed = False
         self._asked = 0
-        self._signal = None
+        self._signal = self._since = None
         self._previous = {}
 
     @property
@@ -54,6 +54,9 @@ class StopRequest:
             yield window
 
     def _request(self, number, _):
-        self._signal = number
-        for other in EXIT_CODES:
-            signal.signal(other, signal.SIG_DFL)
+        now = time.monotonic()
+        if self._signal is None:
+            self._signal, self._since = number, now
+        elif now - self._since > ECHO:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)

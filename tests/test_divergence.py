@@ -90,7 +90,7 @@ def test_the_lower_rate_survives_a_crash(begin):
 def test_without_the_checkpoint_to_go_back_to_a_rewind_is_an_error(begin):
     with pytest.raises(Diverged):
         begin(learning_rate=1e30)
-    begin.run.save_checkpoint(5, {}, {"epoch_step": 0})
+    begin.run.save_checkpoint(5, {}, {"step": 5, "window": 5})
     (begin.run.path / "checkpoint-000000000.npz").unlink()
     with pytest.raises(RunError, match="has no checkpoint of step 0, where the epoch began"):
         rewind(begin.run)

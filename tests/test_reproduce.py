@@ -1,5 +1,6 @@
 """The README's tables: made of the records, of all of them, and of nothing else."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -12,6 +13,15 @@ import pytest
 import processes
 import reproduce
 from conftest import ROOT
+from ptb.run import Run
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the program, without records, as it rewrites its own README."""
+    return shutil.copytree(
+        ROOT, tmp_path / "copy", ignore=shutil.ignore_patterns(".*", "runs", "results", "tests", "benchmarks")
+    )
 
 
 def test_the_readme_shows_what_the_records_say():
@@ -81,19 +91,21 @@ def test_what_was_run_in_a_precision_by_name_has_rows_of_its_own(tmp_path):
     assert "| `gru_bfloat16` | 1.00 | 130.00 | 125.00 | perplexity | 1 | bfloat16 | 0.5 |" in reproduce.others_table(tmp_path)
 
 
-def test_records_of_a_stopped_run_are_kept_but_replace_none_of_a_finished_one(tmp_path, monkeypatch):
+def test_records_of_a_stopped_run_are_kept_but_replace_none_of_another(tmp_path, monkeypatch):
     monkeypatch.setattr(reproduce, "RESULTS", tmp_path / "results")
     average = tmp_path / "results" / "gru-average.jsonl"
     path, kept = tmp_path / "run", tmp_path / "results" / "gru-1"
     path.mkdir()
-    reproduce.keep("gru", 1, path)
-    assert not kept.exists()
     for history, result, kept_history, averages_stay in (
-        ("1", None, "1", True),
-        ("12", "a", "12", True),
-        ("x", None, "12", True),  # another run of the same seed, say in a fresh clone, stopped
-        ("xy", "b", "xy", False),  # and finished
-        ("xy", "b", "xy", True),
+        ("", None, None, True),
+        ("12", None, "12", True),
+        ("", None, "12", True),  # another run of the same seed, in a fresh clone, stopped in its first epoch
+        ("1x", None, "12", True),  # in a later one
+        ("123", None, "123", True),  # the run goes on
+        ("1234", "a", "1234", True),  # to its end
+        ("1x", None, "1234", True),
+        ("1xyz", "b", "1xyz", False),  # the other run too
+        ("1xyz", "b", "1xyz", True),
     ):
         (path / "history.jsonl").write_text(history)
         if result:
@@ -103,8 +115,22 @@ def test_records_of_a_stopped_run_are_kept_but_replace_none_of_a_finished_one(tm
         average.parent.mkdir(exist_ok=True)
         average.write_text("averages")
         reproduce.keep("gru", 1, path)
-        assert (kept / "history.jsonl").read_text() == kept_history
+        assert kept_history == ((kept / "history.jsonl").read_text() if kept.exists() else None)
         assert average.exists() == averages_stay
+
+
+def test_a_folder_with_another_run_is_refused_and_its_records_are_not_kept(copy, tiny_corpus):
+    (copy / "runs" / "test-1").mkdir(parents=True)
+    for name in reproduce.RECORDS:
+        (copy / "runs" / "test-1" / name).write_text('{"model": "gru"}')
+    readme = (copy / "README.md").read_bytes()
+    process = processes.run(
+        copy / "reproduce.py", "--model=test", f"--data_path={tiny_corpus}", f"--runs={copy / 'runs'}", cwd=copy
+    )
+    assert process.returncode == 1
+    assert process.stdout == ""
+    assert not (copy / "results").exists()
+    assert (copy / "README.md").read_bytes() == readme
 
 
 def test_averages_of_more_runs_outlive_those_of_fewer(tmp_path, monkeypatch):
@@ -124,14 +150,6 @@ def test_a_readme_without_a_place_for_the_table_is_an_error(tmp_path):
         reproduce.with_tables("# Nothing here", tmp_path)
 
 
-@pytest.fixture
-def copy(tmp_path):
-    """A copy of the program, without records, as it rewrites its own README."""
-    return shutil.copytree(
-        ROOT, tmp_path / "copy", ignore=shutil.ignore_patterns(".*", "runs", "results", "tests", "benchmarks")
-    )
-
-
 def test_the_command_trains_averages_and_records(tiny_corpus, copy):
     process = subprocess.run(
         [sys.executable, "reproduce.py", "--model=test", "--precision=bfloat16", "--seeds=2", f"--data_path={tiny_corpus}"],
@@ -147,20 +165,21 @@ def test_the_command_trains_averages_and_records(tiny_corpus, copy):
     assert reproduce.README.read_text().count("| not run") < (copy / "README.md").read_text().count("| not run")
 
 
-def test_a_request_to_stop_is_for_the_training_which_saves_first(copy, tmp_path):
-    """SIGTERM as `kill` sends it, to one process, and Ctrl-C as a terminal does, to all."""
-    saved = copy / "runs" / "demo-1"
+@pytest.mark.parametrize(("number", "send"), [(signal.SIGTERM, os.kill), (signal.SIGINT, os.killpg)])
+def test_a_request_to_stop_reaches_the_training_which_saves_first(number, send, copy, tmp_path):
+    """Sent to the command alone, and as a terminal does to all processes, so that the training gets it twice."""
+    saved, stdout = copy / "runs" / "demo-1", tmp_path / "stdout"
+    stdout.touch()
     arguments = ("--model=demo", "--data_path=demo", f"--runs={saved.parent}")
-    for number, send in ((signal.SIGTERM, os.kill), (signal.SIGINT, os.killpg)):
-        stdout = tmp_path / "stdout"
-        stdout.write_text("")
-        process = processes.start(copy / "reproduce.py", *arguments, folder=tmp_path, before=os.setsid)
-        processes.wait_for(lambda: " perplexity: " in stdout.read_text(), process)  # noqa: B023 -- called at once
+    process = processes.start(copy / "reproduce.py", *arguments, folder=tmp_path, before=os.setsid)
+    try:
+        processes.wait_for(lambda: " perplexity: " in stdout.read_text(), process)
         send(process.pid, number)
         process.join(60)
-        printed = stdout.read_text()
         assert process.exitcode == 128 + number
-        assert f"Stopped by {number.name}; the same command resumes {saved}\n" in printed
-        assert printed.endswith("README.md: tables rewritten\n")
-        assert (copy / "results" / "demo-1" / "history.jsonl").exists()
-    assert f"Resuming {saved}" in printed
+        assert f"Stopped by {number.name}; the same command resumes {saved}\n" in stdout.read_text()
+        assert Run(saved).load_checkpoint().record["step"] > 0
+        assert not (copy / "results").exists()  # which no epoch has been finished for
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

@@ -2,10 +2,12 @@
 
 import os
 import signal
+import time
 
 import pytest
 
 import processes
+from ptb.signals import ECHO
 
 PROGRAM = """
 import time
@@ -44,10 +46,14 @@ def test_the_first_signal_is_heeded_when_it_suits(number, exit_code, name, tmp_p
 
 
 @pytest.mark.parametrize(("first", "second"), [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGTERM)])
-def test_the_second_ends_the_process_at_once(first, second, tmp_path):
+def test_a_second_one_ends_the_process_at_once_but_not_the_echo_of_the_first(first, second, tmp_path):
+    """As when a terminal or `kill` reaches a group of processes of which one, such as make, passes on what it gets."""
     process = start(tmp_path, heeds=False)
     os.kill(process.pid, first)
     wait_for("requested", process, tmp_path)
+    os.kill(process.pid, second)
+    time.sleep(ECHO + 0.1)
+    assert process.is_alive()
     os.kill(process.pid, second)
     process.join(60)
     assert process.exitcode == -second
