@@ -174,7 +174,7 @@ def rewrite_tables():
 
 def with_tables(readme, results):
     """Returns the README's text with its tables made anew from the records in the folder `results`."""
-    tables = {"published": published_table, "others": others_table}
+    tables = {"published": published_table, "others": others_table, "choices": choices_table}
     if {match[2] for match in TABLE.finditer(readme)} != tables.keys():
         raise OSError(f"{README.name}: has no place for a table; each stands between two comments, see reproduce.py")
     return TABLE.sub(lambda match: match[1] + "\n".join(tables[match[2]](results)) + "\n" + match[3], readme)
@@ -227,6 +227,19 @@ def others_table(results):
             ours = scored(results, row_of(model, precision), in_bits=CONFIGS[model].level == "char")
             if ours or precision == "auto":
                 yield f"| `{row_of(model, precision)}` | {ours or 'not run | | | | | |'} |"
+
+
+def choices_table(results):
+    """Yields the lines of the table of what each choice changes of small: the mean over the seeds that both were run with."""
+    yield "| against `small` with the same seeds | train | valid | test | seeds |"
+    yield "|---|---|---|---|---|"
+    base = {record["seed"]: record for record in results_of(results, BASE)}
+    for row in (*(row_of(BASE, precision) for precision in devices.PRECISIONS[1:]), *OTHERS):
+        pairs = [(record, base[record["seed"]]) for record in results_of(results, row) if record["seed"] in base]
+        if pairs and row.startswith(f"{BASE}_"):
+            names = [f"{split}_perplexity" for split in ("train", "valid", "test")]
+            means = [statistics.mean(record[name] - standard[name] for record, standard in pairs) for name in names]
+            yield f"| `{row}` | {' | '.join(f'{mean:+.2f}' for mean in means)} | {len(pairs)} |"
 
 
 def scored(results, row, in_bits=False):

@@ -32,7 +32,7 @@ def test_the_readme_shows_what_the_records_say():
 def record(results, name, valid, test, hours, train=1.0, precision="float32"):
     (results / name).mkdir()
     content = {"train_perplexity": train, "valid_perplexity": valid, "test_perplexity": test, "training_seconds": 3600 * hours}
-    content["precision"] = precision
+    content |= {"precision": precision, "seed": int(name.split("-")[1])}
     (results / name / "result.json").write_text(json.dumps(content))
 
 
@@ -64,6 +64,20 @@ def test_other_configurations_have_a_table_of_their_own_and_characters_bits(tmp_
     assert "| `char_rnn` | 0.00 | 1.00 | 2.00 | bits a character | 1 | float32 | 2.0 |" in rows
     assert "| `peephole` | not run | | | | | | |" in rows
     assert not any("`medium`" in row or "`demo`" in row for row in rows)
+
+
+def test_a_choice_is_held_against_small_with_the_same_seeds(tmp_path):
+    for seed, test in ((1, 114.0), (2, 115.0), (3, 200.0)):
+        record(tmp_path, f"small-{seed}", 120.0, test, 0.5, train=40.0)
+    record(tmp_path, "small_lua_decay-1", 123.0, 117.0, 0.5, train=36.5)
+    record(tmp_path, "small_lua_decay-2", 122.0, 117.0, 0.5, train=36.5)
+    record(tmp_path, "small_bfloat16-2", 119.5, 115.25, 0.5, train=40.5)
+    record(tmp_path, "small_bfloat16-4", 0.0, 0.0, 0.5, train=0.0)
+    record(tmp_path, "gru-1", 130.0, 125.0, 0.5)
+    assert list(reproduce.choices_table(tmp_path))[2:] == [
+        "| `small_bfloat16` | +0.50 | -0.50 | +0.25 | 1 |",
+        "| `small_lua_decay` | -3.50 | +2.50 | +2.50 | 2 |",
+    ]
 
 
 def test_small_stands_above_them_in_each_precision_that_it_was_run_in(tmp_path):
