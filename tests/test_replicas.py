@@ -40,8 +40,8 @@ class Machine:
             Run.save_checkpoint = self.interrupted(Run.save_checkpoint)
 
     def interrupted(self, save_checkpoint):
-        def save_and_interrupt(run, step, *arguments):
-            save_checkpoint(run, step, *arguments)
+        def save_and_interrupt(run, step, *arguments, **options):
+            save_checkpoint(run, step, *arguments, **options)
             if step == 10:
                 os.kill(os.getpid(), self.interruption)
 
