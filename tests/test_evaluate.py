@@ -190,6 +190,7 @@ def test_a_split_of_the_one_text_that_a_run_was_trained_on_wherever_that_is_now(
     ]
 
 
+@pytest.mark.slow
 def test_averaging_takes_the_memory_of_one_model(tmp_path):
     """Of `medium` as it begins, 79 MB a run; what TensorFlow compiles for a model it keeps, and the weights with it."""
     words = (reader.EOS, *map(str, range(9_999)))

@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 
 import pytest
 
@@ -165,10 +163,8 @@ def test_a_readme_without_a_place_for_the_table_is_an_error(tmp_path):
 
 
 def test_the_command_trains_averages_and_records(tiny_corpus, copy):
-    process = subprocess.run(
-        [sys.executable, "reproduce.py", "--model=test", "--precision=bfloat16", "--seeds=2", f"--data_path={tiny_corpus}"],
-        cwd=copy, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    arguments = ("--model=test", "--precision=bfloat16", "--seeds=2", f"--data_path={tiny_corpus}")
+    process = processes.run(copy / "reproduce.py", *arguments, cwd=copy)
     assert process.returncode == 0, process.stderr
     for seed in (1, 2):
         assert {path.name for path in (copy / "results" / f"test_bfloat16-{seed}").iterdir()} == set(reproduce.RECORDS)
