@@ -155,7 +155,7 @@ def checkpoints(run):
     return sorted(path.name for path in run.glob("checkpoint-*.npz"))
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_lost_worker_ends_the_other_and_one_process_can_go_on(victim, alone, corpus, tmp_path):
     run = tmp_path / "run"
     interruptions = [signal.SIGKILL if index == victim else None for index in range(2)]
