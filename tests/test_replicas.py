@@ -151,10 +151,6 @@ def test_two_processes_do_what_one_does_and_the_first_keeps_the_run(alone, corpu
     assert (tmp_path / "run" / "lock").read_text() == str(workers[0].pid)
 
 
-def checkpoints(run):
-    return sorted(path.name for path in run.glob("checkpoint-*.npz"))
-
-
 @pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_lost_worker_ends_the_other_and_one_process_can_go_on(victim, alone, corpus, tmp_path):
     run = tmp_path / "run"
