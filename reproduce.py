@@ -234,9 +234,10 @@ def choices_table(results):
     yield "| against `small` with the same seeds | train | valid | test | seeds |"
     yield "|---|---|---|---|---|"
     base = {record["seed"]: record for record in results_of(results, BASE)}
-    for row in (*(row_of(BASE, precision) for precision in devices.PRECISIONS[1:]), *OTHERS):
+    reduced = [row_of(BASE, precision) for precision in devices.PRECISIONS[1:]]
+    for row in reduced + [model for model in OTHERS if model.startswith(f"{BASE}_")]:
         pairs = [(record, base[record["seed"]]) for record in results_of(results, row) if record["seed"] in base]
-        if pairs and row.startswith(f"{BASE}_"):
+        if pairs:
             names = [f"{split}_perplexity" for split in ("train", "valid", "test")]
             means = [statistics.mean(record[name] - standard[name] for record, standard in pairs) for name in names]
             yield f"| `{row}` | {' | '.join(f'{mean:+.2f}' for mean in means)} | {len(pairs)} |"
