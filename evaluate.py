@@ -50,7 +50,7 @@ def define_flags():
     flags.DEFINE_bool("words", False, "With --stdin: show the log probability of each word.")
     flags.DEFINE_bool("json", False, "Print JSON, one record a line, rather than a table.")
     flags.DEFINE_enum("rnn_mode", "auto", devices.RNN_MODES, "LSTM kernel: see ptb/kernels.py.")
-    flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "Of matrix products: see ptb/devices.py.")
+    flags.DEFINE_enum("precision", "float32", devices.PRECISIONS, "Of matrix products: see ptb/devices.py.")
 
 
 def main(argv):

@@ -103,7 +103,8 @@ def train(row, seed):
     """Trains a run unless that is done, and keeps its records, also when it is stopped. Returns its folder."""
     path = pathlib.Path(FLAGS.runs, f"{row}-{seed}").expanduser()
     try:
-        run_command("train.py", f"--model={FLAGS.model}", f"--seed={seed}", f"--save_path={path}", *shared_flags())
+        chosen = f"--model={FLAGS.model}", f"--seed={seed}", f"--precision={FLAGS.precision}"
+        run_command("train.py", *chosen, f"--save_path={path}", *data_flag())
     except SystemExit as stopped:
         if stopped.code in EXIT_CODES.values():
             keep(row, seed, path)
@@ -129,7 +130,7 @@ def keep(row, seed, path):
 
 def average(row, paths):
     """Scores the mean of the probabilities of the first run, of the first two, … of all, and keeps the record."""
-    output = run_command("evaluate.py", *paths, "--average", "--json", *shared_flags(), capture_output=True)
+    output = run_command("evaluate.py", *paths, "--average", "--json", *data_flag(), capture_output=True)
     path = average_of(RESULTS, row)
     scored = {json.loads(line)["run"] for line in output.splitlines()}
     known = path.read_text().splitlines(keepends=True) if path.exists() else []
@@ -162,9 +163,8 @@ def run_command(script, *arguments, capture_output=False):
     return output
 
 
-def shared_flags():
-    """Returns what training and scoring are both told."""
-    return [f"--precision={FLAGS.precision}"] + ([f"--data_path={FLAGS.data_path}"] if FLAGS.data_path else [])
+def data_flag():
+    return [f"--data_path={FLAGS.data_path}"] if FLAGS.data_path else []
 
 
 def rewrite_tables():
@@ -208,14 +208,15 @@ def single(results, row):
 
 
 def averaged(results, row, count):
-    """Returns the columns of a row of averaged models; None where they have not been averaged."""
+    """Returns the columns of a row of averaged models, the first `count`; None where they have not been averaged."""
     path = average_of(results, row)
     records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     records = [record for record in records if record["run"] == f"average of {count}"]
     if not records:
         return None
     scores = {record["split"]: record["perplexity"] for record in records}
-    return f"{scores['valid']:.2f} / {scores['test']:.2f} | {count} | {precisions(records)} | | "
+    runs = [record for record in results_of(results, row) if record["seed"] <= count]
+    return f"{scores['valid']:.2f} / {scores['test']:.2f} | {count} | {precisions(runs)} | | "
 
 
 def others_table(results):
@@ -260,7 +261,7 @@ def results_of(results, row):
 
 
 def precisions(records):
-    """Returns in what the products were made: what stands in one row may come from several machines."""
+    """Returns in what products the runs were trained: those of one row may come from several machines."""
     return ", ".join(sorted({record["precision"] for record in records}))
 
 

@@ -252,14 +252,18 @@ def cut_into_windows(corpus, config):
 
 
 def finish(config, corpus, run, model, progress, setting, stop):
-    """Scores the test text at batch 1, every prediction of it, and writes `result.json`. Returns the Score."""
+    """Scores the test text at batch 1, every prediction of it, and writes `result.json`. Returns the Score.
+
+    In float32, as evaluate.py does: the score is that of the weights, wherever they were trained.
+    """
     windows = stop.watch(reader.scoring_windows(corpus.test))
+    model.multiply_in(devices.use_precision("float32"))
     test = score(make_eval_step(model, jit_compile=True), model, windows)
     print(f"Test Perplexity: {test.perplexity:.3f}")
     result = {
         "test_perplexity": test.perplexity,
         "tokens_scored": test.tokens,
-        "protocol": "batch 1, state carried through the whole text, every prediction counted",
+        "protocol": "batch 1, state carried through the whole text, every prediction counted, products in float32",
         "valid_perplexity": progress.best_perplexity or progress.history[-1]["valid_perplexity"],
         "train_perplexity": progress.history[progress.best_epoch - 1]["train_perplexity"],  # without a best, the last
         "training_seconds": sum(record["seconds"] for record in progress.history),

@@ -26,7 +26,6 @@ class Recurrent(keras.layers.Layer):
         cell="lstm",
         forget_bias=0.0,
         rnn_mode="basic",
-        product_dtype=None,
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
@@ -36,7 +35,7 @@ class Recurrent(keras.layers.Layer):
         self.recurrent_initializer = recurrent_initializer or initializer
         self.forget_bias = forget_bias
         self.kernel_function = kernel_of(rnn_mode, cell)
-        self.product_dtype = product_dtype or self.dtype
+        self.product_dtype = tf.as_dtype(self.dtype)
 
     def build(self, input_shape):
         width = self.cell.blocks * self.units
@@ -55,7 +54,7 @@ class Recurrent(keras.layers.Layer):
     def call(self, inputs, state):
         """`inputs [num_steps, batch, input]` → outputs `[num_steps, batch, units]` and the state after the last step."""
         weights = [variable.value for variable in (self.kernel, self.recurrent_kernel, self.bias, *self.others)]
-        return self.kernel_function(inputs, state, weights, tf.as_dtype(self.product_dtype))
+        return self.kernel_function(inputs, state, weights, self.product_dtype)
 
 
 class OrthogonalBlocks(keras.initializers.Initializer):
@@ -127,7 +126,6 @@ class LanguageModel(keras.Model):
                 cell=cell,
                 forget_bias=forget_bias,
                 rnn_mode=rnn_mode,
-                product_dtype=product_dtype,
                 dtype=self.dtype,
                 name=f"{cell}_{index}",
             )
@@ -135,8 +133,15 @@ class LanguageModel(keras.Model):
             self.recurrent_layers.append(layer)
         self.softmax_weights = self.add_weight((vocab_size, hidden_size), initializer, name="softmax_weights")
         self.softmax_bias = self.add_weight((vocab_size,), initializer, name="softmax_bias")
-        self.product_dtype = tf.as_dtype(product_dtype or self.dtype)
+        self.multiply_in(product_dtype or self.dtype)
         self.built = True
+
+    def multiply_in(self, product_dtype):
+        """Makes matrix products in another type from now on; what has been compiled before keeps its own."""
+        self.product_dtype = tf.as_dtype(product_dtype)
+        self._arguments["product_dtype"] = self.product_dtype.name
+        for layer in self.recurrent_layers:
+            layer.product_dtype = self.product_dtype
 
     def get_config(self):
         """Returns the arguments of the constructor, from which Keras makes a saved model anew."""

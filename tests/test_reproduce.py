@@ -39,15 +39,14 @@ def test_a_row_has_the_mean_over_its_runs_and_others_say_not_run(tmp_path):
     record(tmp_path, "small-2", 122.0, 116.0, 0.6, precision="bfloat16")
     record(tmp_path, "small_lua_decay-1", 1.0, 1.0, 1)  # another configuration, whose name begins alike
     averages = [("average of 1", "test", 115.0), ("average of 2", "valid", 101.25), ("average of 2", "test", 97.5)]
-    fields = ("run", "split", "perplexity", "precision")
-    lines = [json.dumps(dict(zip(fields, [*average, "tf32"]))) for average in averages]
+    lines = [json.dumps(dict(zip(("run", "split", "perplexity"), average))) for average in averages]
     (tmp_path / "small-average.jsonl").write_text("\n".join(lines))
     rows = list(reproduce.published_table(tmp_path))
     assert rows[2] == (
         "| small | 120.7 / 114.5 | 121.00 ± 1.41 / 115.50 ± 0.71 | 2 | bfloat16, float32 | 115.00 | 0.5 "
         "| `make reproduce-small SEEDS=2` |"
     )
-    assert "| 101.25 / 97.50 | 2 | tf32 |" in rows[3]
+    assert "| 101.25 / 97.50 | 2 | bfloat16, float32 |" in rows[3]
     assert len(rows) == 2 + len(reproduce.ROWS)
     assert all("| not run |" in row for row in rows[4:])
 
@@ -92,7 +91,7 @@ def test_small_stands_above_them_in_each_precision_that_it_was_run_in(tmp_path):
 def test_what_was_run_in_a_precision_by_name_has_rows_of_its_own(tmp_path):
     record(tmp_path, "medium_tf32-1", 86.0, 82.0, 0.5, precision="tf32")
     record(tmp_path, "gru_bfloat16-1", 130.0, 125.0, 0.5, precision="bfloat16")
-    averages = [{"run": "average of 2", "split": s, "perplexity": 80.0, "precision": "tf32"} for s in ("valid", "test")]
+    averages = [{"run": "average of 2", "split": s, "perplexity": 80.0} for s in ("valid", "test")]
     (tmp_path / "medium_tf32-average.jsonl").write_text("\n".join(map(json.dumps, averages)))
     rows = list(reproduce.published_table(tmp_path))
     single = "86.00 / 82.00 | 1 | tf32 | 82.00 | 0.5 | `make reproduce-medium SEEDS=1 PRECISION=tf32` |"
@@ -152,7 +151,7 @@ def test_averages_of_more_runs_outlive_those_of_fewer(tmp_path, monkeypatch):
     monkeypatch.setattr(reproduce, "RESULTS", tmp_path)
     for made in (lines((1, 9.0), (2, 8.0), (3, 7.0)), lines((1, 9.5), (2, 8.5))):
         monkeypatch.setattr(reproduce, "run_command", lambda *_, made=made, **__: made)
-        monkeypatch.setattr(reproduce, "shared_flags", list)
+        monkeypatch.setattr(reproduce, "data_flag", list)
         reproduce.average("small", [])
     assert (tmp_path / "small-average.jsonl").read_text() == lines((1, 9.5), (2, 8.5), (3, 7.0))
 
@@ -170,7 +169,7 @@ def test_the_command_trains_averages_and_records(tiny_corpus, copy):
         assert {path.name for path in (copy / "results" / f"test_bfloat16-{seed}").iterdir()} == set(reproduce.RECORDS)
     averages = [json.loads(line) for line in (copy / "results" / "test_bfloat16-average.jsonl").read_text().splitlines()]
     assert [(r["run"], r["split"], r["precision"]) for r in averages] == [
-        (f"average of {count}", split, "bfloat16") for count in (1, 2) for split in ("valid", "test")
+        (f"average of {count}", split, "float32") for count in (1, 2) for split in ("valid", "test")
     ]
     assert reproduce.README.read_text().count("| not run") < (copy / "README.md").read_text().count("| not run")
 

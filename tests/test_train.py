@@ -13,7 +13,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 import processes
 import train
-from ptb import grammar
+from ptb import devices, grammar
 from ptb.evaluation import Score
 from runs import assert_same, curve, history
 
@@ -34,7 +34,7 @@ def test_it_prints_the_tutorials_lines(finished):
     assert process.returncode == 0, process.stderr
     number = r"\d+\.\d{3}"
     wanted = [
-        r"Model: test Kernel: fused Precision: float32 Device: CPU",
+        rf"Model: test Kernel: fused Precision: {devices.choose_precision('auto', [])} Device: CPU",
         r"Epoch: 1 Learning rate: 1\.000",
         *[rf"{number} perplexity: {number} speed: \d+ wps"] * 10,
         rf"Epoch: 1 Train Perplexity: {number}",
