@@ -28,12 +28,13 @@ def perplexity_after(config, corpus, folder):
 
 
 def test_one_reading_of_half_the_text_leaves_bigrams_and_trigrams_of_all_of_it_behind(corpus, tmp_path):
+    """1.204 times the floor with this seed; 1.240 where each window begins from zeros."""
     text = grammar.demo_text()
     bigram, trigram = (ngram.perplexity(text.train, text.test, order) for order in (2, 3))
     half = corpus._replace(train=corpus.train[: len(corpus.train) // 2])
     reached = perplexity_after(dataclasses.replace(DEMO, num_epochs=1), half, tmp_path / "run")
     assert reached < 0.75 * min(bigram, trigram)
-    assert FLOOR < reached < 1.25 * FLOOR
+    assert FLOOR < reached < 1.22 * FLOOR
 
 
 @pytest.mark.slow
