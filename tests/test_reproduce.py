@@ -51,6 +51,14 @@ def test_a_row_has_the_mean_over_its_runs_and_others_say_not_run(tmp_path):
     assert all("| not run |" in row for row in rows[4:])
 
 
+def test_an_average_says_what_its_own_runs_were_trained_in(tmp_path):
+    for seed, precision in ((1, "float32"), (2, "float32"), (3, "bfloat16")):
+        record(tmp_path, f"small-{seed}", 120.0, 115.0, 0.5, precision=precision)
+    averages = [{"run": "average of 2", "split": split, "perplexity": 97.5} for split in ("valid", "test")]
+    (tmp_path / "small-average.jsonl").write_text("\n".join(map(json.dumps, averages)))
+    assert reproduce.averaged(tmp_path, "small", 2).startswith("97.50 / 97.50 | 2 | float32 |")
+
+
 def test_other_configurations_have_a_table_of_their_own_and_characters_bits(tmp_path):
     record(tmp_path, "small-1", 120.0, 115.0, 0.4)
     record(tmp_path, "gru-1", 130.0, 125.0, 0.5, train=60.0)
