@@ -71,7 +71,7 @@ def test_other_configurations_have_a_table_of_their_own_and_characters_bits(tmp_
     assert not any("`medium`" in row or "`demo`" in row for row in rows)
 
 
-def test_a_choice_is_held_against_small_with_the_same_seeds(tmp_path):
+def test_a_choice_is_held_against_its_base_with_the_same_seeds(tmp_path):
     for seed, test in ((1, 114.0), (2, 115.0), (3, 200.0)):
         record(tmp_path, f"small-{seed}", 120.0, test, 0.5, train=40.0)
     record(tmp_path, "small_lua_decay-1", 123.0, 117.0, 0.5, train=36.5)
@@ -79,9 +79,13 @@ def test_a_choice_is_held_against_small_with_the_same_seeds(tmp_path):
     record(tmp_path, "small_bfloat16-2", 119.5, 115.25, 0.5, train=40.5)
     record(tmp_path, "small_bfloat16-4", 0.0, 0.0, 0.5, train=0.0)
     record(tmp_path, "gru-1", 130.0, 125.0, 0.5)
+    record(tmp_path, "medium-2", 86.0, 82.0, 0.5, train=46.0)
+    record(tmp_path, "medium_tutorial_decay-1", 0.0, 0.0, 0.5)
+    record(tmp_path, "medium_tutorial_decay-2", 87.0, 82.5, 0.5, train=47.0)
     assert list(reproduce.choices_table(tmp_path))[2:] == [
-        "| `small_bfloat16` | +0.50 | -0.50 | +0.25 | 1 |",
-        "| `small_lua_decay` | -3.50 | +2.50 | +2.50 | 2 |",
+        "| `small_bfloat16` | `small` | +0.50 | -0.50 | +0.25 | 1 |",
+        "| `small_lua_decay` | `small` | -3.50 | +2.50 | +2.50 | 2 |",
+        "| `medium_tutorial_decay` | `medium` | +1.00 | +1.00 | +0.50 | 1 |",
     ]
 
 

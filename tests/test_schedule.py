@@ -15,8 +15,9 @@ def test_small_trains_four_epochs_at_full_rate_then_halves():
     assert rates("small") == [1, 1, 1, 1, *[0.5**k for k in range(1, 10)]]
 
 
-def test_medium_trains_six_epochs_at_full_rate_then_takes_a_fifth_off():
-    assert rates("medium") == pytest.approx([1] * 6 + [0.8**k for k in range(1, 34)])
+def test_medium_trains_six_epochs_at_full_rate_then_divides_by_1_2():
+    assert rates("medium") == pytest.approx([1] * 6 + [1.2**-k for k in range(1, 34)])
+    assert rates("medium_tutorial_decay") == pytest.approx([1] * 6 + [0.8**k for k in range(1, 34)])
 
 
 def test_large_trains_fourteen_epochs_at_full_rate_then_divides_by_1_15():
