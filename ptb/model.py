@@ -168,7 +168,7 @@ class LanguageModel(keras.Model):
         return self._losses_of_rows(softmax.cross_entropy, features, targets)
 
     def sampled_cross_entropy(self, features, targets, num_samples, seed):
-        """Returns an estimate of the same from `num_samples` words, for training with a large vocabulary."""
+        """Returns what to descend on with a large vocabulary, and an estimate of the same: see `ptb.softmax`."""
         return self._losses_of_rows(softmax.sampled_cross_entropy, features, targets, num_samples, seed)
 
     def _losses_of_rows(self, cross_entropy, features, targets, *arguments):
@@ -176,7 +176,7 @@ class LanguageModel(keras.Model):
         with on_host():
             labels = tf.reshape(tf.transpose(targets), [-1])
         losses = cross_entropy(rows, *self._softmax_variables(), labels, self.product_dtype, *arguments)
-        return tf.transpose(tf.reshape(losses, tf.shape(features)[:2]))
+        return tf.nest.map_structure(lambda values: tf.transpose(tf.reshape(values, tf.shape(features)[:2])), losses)
 
     def features(self, inputs, state, training=False, dropout_seed=None):
         """Returns what the softmax sees, `[num_steps, batch, hidden]`, and the state after the last step.

@@ -46,29 +46,30 @@ def cross_entropy(features, weights, bias, targets, product_dtype):
 
 
 def sampled_cross_entropy(features, weights, bias, targets, product_dtype, num_samples, seed):
-    """Estimates `cross_entropy` from the target and a set of words, the same for all rows, drawn from a seed, int32 `[2]`.
+    """What to descend on in place of `cross_entropy` where the vocabulary is large, and an estimate of that, each `[rows]`.
 
-    The set is that of `num_samples` draws. Each row's softmax is over its target and the set, each score less the log of the
-    probability that the word is in such a set (Jean et al. 2015, "On Using Very Large Target Vocabulary"; so does
-    `tf.nn.sampled_softmax_loss`, whose own draws do not follow from a seed that changes from step to step). So a step touches
-    few rows of the weights, however many there are.
+    Both take the target and a set of words, the same for all rows: that of `num_samples` draws from a seed, int32 `[2]`. So a
+    step touches few rows of the weights, however many there are. The first is the loss of a softmax over the target and the
+    set, each score less the log of the probability that the word is in such a set (Jean et al. 2015, "On Using Very Large
+    Target Vocabulary"; so does `tf.nn.sampled_softmax_loss`, whose own draws do not follow from a seed that changes from step
+    to step). It is least where `cross_entropy` is, but lower. The second leaves the target's score as it is, which is there
+    for certain: its sum of exponentials is that of the whole vocabulary, on average over sets.
     """
     vocab_size = weights.shape[0]
 
-    def corrected(scores, words):
-        in_one_draw = tf.math.log1p(1 / (tf.cast(words, scores.dtype) + 1)) / math.log(vocab_size + 1)
-        in_the_set = -tf.math.expm1(num_samples * tf.math.log1p(-in_one_draw))
-        return scores + tf.gather(bias, words) - tf.math.log(in_the_set)
+    def log_of_being_in_the_set(words):
+        in_one_draw = tf.math.log1p(1 / (tf.cast(words, features.dtype) + 1)) / math.log(vocab_size + 1)
+        return tf.math.log(-tf.math.expm1(num_samples * tf.math.log1p(-in_one_draw)))
 
     with on_host():
         words = tf.sort(zipf_draws(num_samples, vocab_size, seed))
         is_repeat = tf.concat([[False], words[1:] == words[:-1]], 0)
         excluded = is_repeat | (words == targets[:, tf.newaxis])
-    target_scores = corrected(tf.reduce_sum(features * tf.gather(weights, targets), -1), targets)
-    word_scores = corrected(product(features, tf.gather(weights, words), product_dtype, transpose_b=True), words)
-    word_scores = tf.where(excluded, word_scores.dtype.min, word_scores)
-    scores = tf.concat([target_scores[:, tf.newaxis], word_scores], -1)
-    return tf.reduce_logsumexp(scores, -1) - target_scores
+    target_scores = tf.reduce_sum(features * tf.gather(weights, targets), -1) + tf.gather(bias, targets)
+    word_scores = logits(features, tf.gather(weights, words), tf.gather(bias, words), product_dtype)
+    word_scores = tf.where(excluded, word_scores.dtype.min, word_scores - log_of_being_in_the_set(words))
+    margins = tf.reduce_logsumexp(word_scores, -1) - target_scores
+    return tf.nn.softplus(margins + log_of_being_in_the_set(targets)), tf.nn.softplus(margins)
 
 
 def zipf_draws(count, vocab_size, seed):

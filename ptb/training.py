@@ -116,10 +116,10 @@ def cost_of(model, objective, inputs, targets, state, dropout_seed):
         more, _ = model.features(rest, state, training=True, dropout_seed=other_masks)
         features = tf.concat([features, more], 0)[-count:]
     if objective.softmax_samples:
-        losses = model.sampled_cross_entropy(features, targets, objective.softmax_samples, samples)
+        descended, losses = model.sampled_cross_entropy(features, targets, objective.softmax_samples, samples)
     else:
-        losses = model.cross_entropy(features, targets)
-    cost = tf.reduce_sum(losses) / losses.shape[0] if objective.reduction == "sum" else tf.reduce_mean(losses)
+        descended = losses = model.cross_entropy(features, targets)
+    cost = tf.reduce_sum(descended) / losses.shape[0] if objective.reduction == "sum" else tf.reduce_mean(descended)
     if objective.softmax_l2:
         cost += objective.softmax_l2 * tf.reduce_sum(tf.square(model.softmax_weights.value))
     return cost, losses, state

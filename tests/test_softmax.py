@@ -42,20 +42,31 @@ def test_losses_stay_right_where_probabilities_round_to_zero(scale):
 
 
 def test_sampled_losses_by_hand():
-    """A softmax among the target and the set drawn, each score less the log of the probability of being in such a set."""
+    """A softmax among the target and the set drawn, each score less the log of the probability of being in such a set.
+
+    As an estimate, the same but for the target's own score.
+    """
     arguments, targets = case()
     features, weights, bias = [tensor.numpy() for tensor in arguments]
     words = set(softmax.zipf_draws(6, VOCAB, [3, 4]).numpy())
     assert 1 < len(words) < 6
     frequency = np.log((np.arange(VOCAB) + 2) / (np.arange(VOCAB) + 1)) / np.log(VOCAB + 1)
-    scores = features @ weights.T + bias - np.log(1 - (1 - frequency) ** 6)
-    wanted = []
-    for row, target in zip(scores, targets):
-        candidates = row[[target, *(words - {target})]]
-        wanted.append(np.log(np.exp(candidates).sum()) - row[target])
-    np.testing.assert_allclose(
-        softmax.sampled_cross_entropy(*arguments, targets, tf.float64, 6, tf.constant([3, 4])), wanted, rtol=1e-9
-    )
+    raw = features @ weights.T + bias
+    scores = raw - np.log(1 - (1 - frequency) ** 6)
+    descended, estimates = softmax.sampled_cross_entropy(*arguments, targets, tf.float64, 6, tf.constant([3, 4]))
+    for of_target, losses in ((scores, descended), (raw, estimates)):
+        wanted = []
+        for row, target in enumerate(targets):
+            candidates = [of_target[row, target], *scores[row, list(words - {target})]]
+            wanted.append(np.log(np.exp(candidates).sum()) - of_target[row, target])
+        np.testing.assert_allclose(losses, wanted, rtol=1e-9)
+
+
+def test_the_estimates_sums_of_exponentials_are_the_whole_vocabularys_on_average():
+    arguments, targets = case()
+    exact = np.exp(softmax.cross_entropy(*arguments, targets, tf.float64))
+    estimates = [softmax.sampled_cross_entropy(*arguments, targets, tf.float64, 6, [0, seed])[1] for seed in range(1000)]
+    np.testing.assert_allclose(np.exp(estimates).mean(0), exact, rtol=0.1)
 
 
 def test_draws_follow_the_seed_and_the_distribution():
@@ -72,8 +83,9 @@ def test_many_samples_are_the_whole_softmax_and_its_gradient_is_sparse():
         tape.watch(arguments)
         exact = tf.reduce_sum(softmax.cross_entropy(*arguments, targets, tf.float64))
         sampled = softmax.sampled_cross_entropy(*arguments, targets, tf.float64, 2_000, tf.constant([1, 2]))
-        estimate = tf.reduce_sum(sampled)
+        descended, estimate = map(tf.reduce_sum, sampled)
+    assert float(descended) == pytest.approx(float(exact), rel=1e-9)
     assert float(estimate) == pytest.approx(float(exact), rel=1e-9)
-    for true, estimated in zip(tape.gradient(exact, arguments), tape.gradient(estimate, arguments)):
+    for true, estimated in zip(tape.gradient(exact, arguments), tape.gradient(descended, arguments)):
         np.testing.assert_allclose(tf.convert_to_tensor(estimated), true, atol=1e-9)
-    assert isinstance(tape.gradient(estimate, arguments[1]), tf.IndexedSlices)
+    assert isinstance(tape.gradient(descended, arguments[1]), tf.IndexedSlices)

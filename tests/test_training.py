@@ -128,6 +128,18 @@ def test_decay_of_the_softmax_weights_pulls_them_to_zero_and_is_no_part_of_the_l
         np.testing.assert_allclose(change, wanted, rtol=1e-4, atol=1e-6)
 
 
+def test_a_sampled_softmax_reports_its_estimate_and_descends_on_the_other(model, monkeypatch):
+    def exact_and_sevens(model, features, targets, *_):
+        return model.cross_entropy(features, targets), tf.fill(targets.shape, 7.0)
+
+    monkeypatch.setattr(LanguageModel, "sampled_cross_entropy", exact_and_sevens)
+    _, gradients = gradients_of_mean_loss(model, *window())
+    changes, sums = step(model, max_grad_norm=1e9, objective=Objective(softmax_samples=3))
+    assert float(sums.loss) == 7 * BATCH * STEPS
+    for change, gradient in zip(changes, gradients):
+        np.testing.assert_allclose(change, -0.5 * STEPS * gradient, rtol=1e-3, atol=1e-6)
+
+
 def test_rmsprop_is_torchs_as_char_rnn_uses_it(model):
     config = CONFIGS["char_rnn"]
     optimizer = config.make_optimizer()
