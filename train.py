@@ -29,7 +29,7 @@ from ptb.evaluation import make_eval_step, perplexity, score
 from ptb.profiling import profiled
 from ptb.progress import Diverged, Progress, learnt_variables, rewind
 from ptb.run import Run
-from ptb.signals import StopRequest
+from ptb.signals import StopRequest, say
 from ptb.training import Sums, make_train_step
 
 FLAGS = flags.FLAGS
@@ -95,7 +95,7 @@ def train_in(run, config, corpus, kernel, precision):
     replicas.check_alike(asked | {"chosen precision": precision, "kernel": kernel})
     asked["data_path"] = FLAGS.data_path
     if run.holds(asked, DEFAULTS) and run.result:
-        print(f"{run.path}: finished, test perplexity {run.result['test_perplexity']:.3f}; nothing to do")
+        say(f"{run.path}: finished, test perplexity {run.result['test_perplexity']:.3f}; nothing to do")
         return
     cut_into_windows(corpus, config)  # too short a text is refused before anything is written
     agree = replicas.make_agreement() if replicas.are_processes() else None
@@ -104,7 +104,7 @@ def train_in(run, config, corpus, kernel, precision):
         run.write_vocabulary(corpus.vocabulary)
         count = replicas.number()
         device = ("GPU" if devices.visible_gpus() else "CPU") + (f" × {count}" if count > 1 else "")
-        print(f"Model: {FLAGS.model} Kernel: {kernel} Precision: {precision} Device: {device}")
+        say(f"Model: {FLAGS.model} Kernel: {kernel} Precision: {precision} Device: {device}")
         model = config.make_model(
             len(corpus.vocabulary), seed=FLAGS.seed, rnn_mode=kernel, product_dtype=devices.use_precision(precision)
         )
@@ -129,9 +129,9 @@ def train(config, corpus, run, model, setting, stop, watching, rewinds=False):
         except Diverged as error:
             if not rewinds:
                 raise
-            print(error.what)
+            say(error.what)
             step, factor = rewind(run)
-            print(f"Going back to step {step}, learning rates × {factor:g}", flush=True)
+            say(f"Going back to step {step}, learning rates × {factor:g}")
 
 
 class Training:
@@ -151,16 +151,12 @@ class Training:
 
     def begin(self):
         """Goes to the newest checkpoint, or writes the first, and begins the curves with what had been plotted by then."""
-        resumed = self.progress.restore(self.run)
-        precision, precisions = self.setting["precision"], self.progress.precisions
-        if precision not in precisions[-1:]:
-            if precisions:
-                logger.warning("%s: its products were in %s, from now on in %s", self.run.path, precisions[-1], precision)
-            precisions.append(precision)
-        if resumed:
-            print(f"Resuming {self.run.path} after step {self.progress.step}")
+        if self.progress.restore(self.run):
+            say(f"Resuming {self.run.path} after step {self.progress.step}")
         else:
             self.progress.save(self.run)
+        if not self.is_over():
+            self.note_precision()
         self.run.write_history(self.progress.history)
         replicas.check_alike({"step": self.progress.step})
         self.curves = Curves(self.run, self.progress.points, self.run.config)
@@ -172,16 +168,28 @@ class Training:
         recorded = self.watching.profile and not self.run.read_only
         steps = profiled(self.train_step, self.run.path) if recorded else contextlib.nullcontext(self.train_step)
         with contextlib.closing(self.curves), steps as train_step:
-            while self.progress.epoch <= self.config.num_epochs and not (self.progress.window == 0 and self.out_of_patience()):
+            while not self.is_over():
                 self.epoch(train_step)
         self.progress.take_best()
         return self.progress
+
+    def is_over(self):
+        """Whether there is no epoch to begin or to end."""
+        return self.progress.epoch > self.config.num_epochs or (self.progress.window == 0 and self.out_of_patience())
+
+    def note_precision(self):
+        """Remembers in what products the run goes on, and warns where that is another than before."""
+        precision, precisions = self.setting["precision"], self.progress.precisions
+        if precision not in precisions[-1:]:
+            if precisions:
+                logger.warning("%s: its products were in %s, from now on in %s", self.run.path, precisions[-1], precision)
+            precisions.append(precision)
 
     def epoch(self, train_step):
         """Takes what is left of an epoch, and goes to the next."""
         progress = self.progress
         progress.learning_rate = progress.rate_factor * self.config.learning_rate_of(progress.epoch)
-        print(f"Epoch: {progress.epoch} Learning rate: {progress.learning_rate:.3f}", flush=True)
+        say(f"Epoch: {progress.epoch} Learning rate: {progress.learning_rate:.3f}")
         rate = np.array(progress.learning_rate, self.model.dtype)
         progress.start_clock()
         for inputs, targets in self.train_windows[progress.window :]:
@@ -259,7 +267,7 @@ def finish(config, corpus, run, model, progress, setting, stop):
     windows = stop.watch(reader.scoring_windows(corpus.test))
     model.multiply_in(devices.use_precision("float32"))
     test = score(make_eval_step(model, jit_compile=True), model, windows)
-    print(f"Test Perplexity: {test.perplexity:.3f}")
+    say(f"Test Perplexity: {test.perplexity:.3f}")
     result = {
         "test_perplexity": test.perplexity,
         "tokens_scored": test.tokens,
@@ -272,10 +280,10 @@ def finish(config, corpus, run, model, progress, setting, stop):
     }
     if config.level == "char":
         result["test_bits_per_character"] = test.bits
-        print(f"Test Bits per Character: {test.bits:.4f}")
+        say(f"Test Bits per Character: {test.bits:.4f}")
     if config.patience:
         result["best_step"] = progress.best_step
-        print(f"These are the weights of step {progress.best_step}, the best on the validation text")
+        say(f"These are the weights of step {progress.best_step}, the best on the validation text")
     run.write_json("result.json", result)
     return test
 
@@ -284,7 +292,7 @@ def print_floor(test):
     """Prints how far a model stays above the grammar that wrote the built-in corpus."""
     floor = grammar.perplexity(grammar.demo_text().test)
     gap = test.perplexity / floor - 1
-    print(f"Floor: {floor:.3f}, the perplexity of the grammar that wrote the text; this model: {gap:.1%} above it")
+    say(f"Floor: {floor:.3f}, the perplexity of the grammar that wrote the text; this model: {gap:.1%} above it")
 
 
 def report_windows(count, period=0):
@@ -303,7 +311,7 @@ def is_due(period, step):
 def report(progress, sums, num_windows, curves):
     """Prints and plots how the epoch goes, in the words of the tutorial, which counts the windows from 0."""
     running, speed = perplexity(sums.loss, sums.tokens), sums.tokens / progress.read_clock()
-    print(f"{(progress.window - 1) / num_windows:.3f} perplexity: {running:.3f} speed: {speed:.0f} wps", flush=True)
+    say(f"{(progress.window - 1) / num_windows:.3f} perplexity: {running:.3f} speed: {speed:.0f} wps")
     curves.add("", "running_train_perplexity", progress.step, running)
     curves.add("", "learning_rate", progress.step, progress.learning_rate)
     curves.add("", "mean_gradient_norm", progress.step, sums.grad_norm / sums.steps)
@@ -330,7 +338,7 @@ def report_epoch(record, curves):
     """Prints and plots what a finished epoch has reached."""
     for series in ("train", "valid"):
         reached = record[f"{series}_perplexity"]
-        print(f"Epoch: {record['epoch']} {series.capitalize()} Perplexity: {reached:.3f}", flush=True)
+        say(f"Epoch: {record['epoch']} {series.capitalize()} Perplexity: {reached:.3f}")
         curves.add(series, "perplexity", record["epoch"], reached)
     curves.flush()
 

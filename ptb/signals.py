@@ -1,5 +1,6 @@
 """Stopping on request: the step in hand is finished and a checkpoint written before the process goes."""
 
+import os
 import signal
 import sys
 import time
@@ -43,7 +44,7 @@ class StopRequest:
     def exit(self):
         """Exits with 143 after SIGTERM, 130 after Ctrl-C, and says how to go on. To be called when all is saved."""
         number = self._signal or signal.SIGTERM  # which another worker got
-        print(f"Stopped by {signal.Signals(number).name}; {self.hint}", flush=True)
+        say(f"Stopped by {signal.Signals(number).name}; {self.hint}", sys.stderr)
         sys.exit(EXIT_CODES[number])
 
     def watch(self, windows):
@@ -60,3 +61,12 @@ class StopRequest:
         elif now - self._since > ECHO:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
+
+
+def say(line, stream=None):
+    """Prints a line, or nothing from now on where nobody reads any more: Ctrl-C ends what is behind the pipe of `| tee` too."""
+    stream = stream or sys.stdout
+    try:
+        print(line, file=stream, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -135,9 +135,14 @@ def test_a_run_that_goes_on_in_another_precision_says_so(corpus, tmp_path, caplo
     config = dataclasses.replace(TEST, num_epochs=1)
     with pytest.raises(SystemExit):
         begin(config, corpus, tmp_path / "run", StopAt(3))
-    assert begin(config, corpus, tmp_path / "run", precision="bfloat16")[1].precisions == ["float32", "bfloat16"]
+    begin(config, corpus, tmp_path / "run", precision="bfloat16")
     (message,) = [record.getMessage() for record in caplog.records]
     assert message == f"{tmp_path / 'run'}: its products were in float32, from now on in bfloat16"
+    caplog.clear()
+    model, progress = begin(config, corpus, tmp_path / "run", precision="tf32")  # in which there is nothing left to train
+    train.finish(config, corpus, Run(tmp_path / "run"), model, progress, {"precision": "tf32"}, StopAt(1_000_000))
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["precision"] == "float32, bfloat16"
+    assert not caplog.records
 
 
 def test_a_stop_tells_the_best_so_far(corpus, tmp_path):

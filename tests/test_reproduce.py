@@ -188,7 +188,7 @@ def test_the_command_trains_averages_and_records(tiny_corpus, copy):
 
 def test_a_request_to_stop_reaches_the_training_which_saves_first(copy, tmp_path):
     """Sent to the command alone; what a terminal sends to both reaches the training twice, see test_signals.py."""
-    saved, stdout = copy / "runs" / "demo-1", tmp_path / "stdout"
+    saved, stdout, stderr = copy / "runs" / "demo-1", tmp_path / "stdout", tmp_path / "stderr"
     stdout.touch()
     arguments = ("--model=demo", "--data_path=demo", f"--runs={saved.parent}")
     process = processes.start(copy / "reproduce.py", *arguments, folder=tmp_path, before=os.setsid)
@@ -197,7 +197,7 @@ def test_a_request_to_stop_reaches_the_training_which_saves_first(copy, tmp_path
         os.kill(process.pid, signal.SIGINT)
         process.join(60)
         assert process.exitcode == 128 + signal.SIGINT
-        assert f"Stopped by SIGTERM; the same command resumes {saved}\n" in stdout.read_text()
+        assert f"Stopped by SIGTERM; the same command resumes {saved}\n" in stderr.read_text()
         assert Run(saved).load_checkpoint().record["step"] > 0
         assert not (copy / "results").exists()  # which no epoch has been finished for
     finally:

@@ -7,12 +7,12 @@ import time
 import pytest
 
 import processes
-from ptb.signals import ECHO
 
 PROGRAM = """
 import time
-from ptb.signals import StopRequest
-with StopRequest("resume") as stop:
+from ptb import signals
+signals.ECHO = {echo}
+with signals.StopRequest("resume") as stop:
     print("ready", flush=True)
     while True:
         time.sleep(0.01)
@@ -23,9 +23,9 @@ with StopRequest("resume") as stop:
 """
 
 
-def start(folder, heeds):
+def start(folder, heeds, echo=1.0):
     """Starts the program in a process, and returns that when it is ready."""
-    (folder / "program.py").write_text(PROGRAM.format(heeds=heeds))
+    (folder / "program.py").write_text(PROGRAM.format(heeds=heeds, echo=echo))
     process = processes.start(folder / "program.py", folder=folder)
     wait_for("ready", process, folder)
     return process
@@ -41,19 +41,26 @@ def test_the_first_signal_is_heeded_when_it_suits(number, exit_code, name, tmp_p
     process = start(tmp_path, heeds=True)
     os.kill(process.pid, number)
     process.join(60)
-    assert (tmp_path / "stdout").read_text() == f"ready\nStopped by {name}; resume\n"
+    assert (tmp_path / "stderr").read_text() == f"Stopped by {name}; resume\n"
     assert process.exitcode == exit_code
 
 
 @pytest.mark.parametrize(("first", "second"), [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGTERM)])
-def test_a_second_one_ends_the_process_at_once_but_not_the_echo_of_the_first(first, second, tmp_path):
-    """As when a terminal or `kill` reaches a group of processes of which one, such as make, passes on what it gets."""
-    process = start(tmp_path, heeds=False)
+def test_a_second_one_ends_the_process_at_once(first, second, tmp_path):
+    process = start(tmp_path, heeds=False, echo=0.1)
     os.kill(process.pid, first)
     wait_for("requested", process, tmp_path)
-    os.kill(process.pid, second)
-    time.sleep(ECHO + 0.1)
-    assert process.is_alive()
+    time.sleep(0.2)
     os.kill(process.pid, second)
     process.join(60)
     assert process.exitcode == -second
+
+
+def test_an_echo_of_the_first_does_not(tmp_path):
+    """As when a terminal or `kill` reaches a group of processes of which one, such as make, passes on what it gets."""
+    process = start(tmp_path, heeds=False, echo=60)
+    os.kill(process.pid, signal.SIGINT)
+    wait_for("requested", process, tmp_path)
+    os.kill(process.pid, signal.SIGTERM)
+    time.sleep(0.5)
+    assert process.is_alive()

@@ -5,6 +5,7 @@ import math
 import os
 import re
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -116,24 +117,47 @@ def test_a_profile_is_left_in_the_run(unbroken):
     assert list(unbroken.glob("plugins/profile/*/*.xplane.pb"))
 
 
+def steps_saved(save_path):
+    """Returns the step of the newest checkpoint, -1 before the first."""
+    return max((int(path.stem.removeprefix("checkpoint-")) for path in save_path.glob("checkpoint-*.npz")), default=-1)
+
+
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])  # Ctrl-C: test_signals.py
 def test_a_run_that_was_stopped_ends_where_an_unbroken_one_does(number, exit_code, longer_corpus, unbroken, command, tmp_path):
     save_path = tmp_path / "stopped"
     line = arguments(longer_corpus, save_path, "--checkpoint_minutes=0.002")
     process = processes.start("train.py", *line, folder=tmp_path)
-    processes.wait_for(lambda: len(list(save_path.glob("checkpoint-*.npz"))) == 2, process)
+    processes.wait_for(lambda: steps_saved(save_path) >= 100, process)
     os.kill(process.pid, number)
     process.join(60)
     assert process.exitcode == exit_code
-    output = (tmp_path / "stdout").read_text()
-    assert "Test Perplexity" not in output
-    if number != signal.SIGKILL:
-        assert "the same command resumes" in output
+    errors = (tmp_path / "stderr").read_text()
+    assert errors == ("" if number == signal.SIGKILL else f"Stopped by SIGTERM; the same command resumes {save_path}\n")
 
     resumed = command("train.py", *line)
     assert resumed.returncode == 0, resumed.stderr
-    assert re.search(r"Resuming .* after step [1-9]\d*\n", resumed.stdout)
+    assert 100 <= int(re.search(r"Resuming .* after step (\d+)\n", resumed.stdout)[1]) < steps_saved(unbroken)
     assert_same(save_path, unbroken)
+
+
+def nobody_reads():
+    """Puts a pipe without a reader in the place of standard output."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    os.dup2(writing, 1)
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 -- the one before was of a file, and would seek
+
+
+def test_ctrl_c_saves_though_it_has_ended_what_read_the_output_too(longer_corpus, tmp_path):
+    save_path = tmp_path / "unread"
+    line = arguments(longer_corpus, save_path, "--report_every=1")
+    process = processes.start("train.py", *line, folder=tmp_path, before=nobody_reads)
+    processes.wait_for(lambda: steps_saved(save_path) == 0, process)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    assert (tmp_path / "stderr").read_text() == f"Stopped by SIGINT; the same command resumes {save_path}\n"
+    assert process.exitcode == 130
+    assert steps_saved(save_path) > 0
 
 
 @pytest.mark.parametrize(("count", "reports"), [(2323, 10), (10, 10), (19, 10), (3, 3), (1, 1)])
