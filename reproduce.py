@@ -10,6 +10,7 @@ A run's records (no weights) go from runs/ into results/, also when it is stoppe
 
 import json
 import math
+import os
 import pathlib
 import re
 import signal
@@ -24,6 +25,7 @@ import commands
 import corpora
 from configs import CONFIGS
 from ptb import devices
+from ptb.run import RunError, write_atomically
 from ptb.signals import EXIT_CODES
 from reader import DataError
 
@@ -101,7 +103,7 @@ def reproduce(row):
 
 def train(row, seed):
     """Trains a run unless that is done, and keeps its records, also when it is stopped. Returns its folder."""
-    path = pathlib.Path(FLAGS.runs, f"{row}-{seed}").expanduser()
+    path = pathlib.Path(os.path.expanduser(FLAGS.runs), f"{row}-{seed}")
     try:
         chosen = f"--model={FLAGS.model}", f"--seed={seed}", f"--precision={FLAGS.precision}"
         run_command("train.py", *chosen, f"--save_path={path}", *data_flag())
@@ -125,16 +127,17 @@ def keep(row, seed, path):
         average_of(RESULTS, row).unlink(missing_ok=True)  # in which the run had part whose records these replace
     kept.mkdir(parents=True, exist_ok=True)
     for name, content in records.items():
-        (kept / name).write_bytes(content)
+        write_atomically(kept / name, content)
 
 
 def average(row, paths):
     """Scores the mean of the probabilities of the first run, of the first two, … of all, and keeps the record."""
     output = run_command("evaluate.py", *paths, "--average", "--json", *data_flag(), capture_output=True)
     path = average_of(RESULTS, row)
-    scored = {json.loads(line)["run"] for line in output.splitlines()}
-    known = path.read_text().splitlines(keepends=True) if path.exists() else []
-    path.write_text(output + "".join(line for line in known if json.loads(line)["run"] not in scored))  # of more runs
+    made = [json.loads(line) for line in output.splitlines()]
+    scored = {record["run"] for record in made}
+    kept = [record for record in read_records(path) if record["run"] not in scored]  # of more runs
+    write_atomically(path, "".join(json.dumps(record) + "\n" for record in made + kept).encode())
 
 
 def average_of(results, row):
@@ -168,7 +171,7 @@ def data_flag():
 
 
 def rewrite_tables():
-    README.write_text(with_tables(README.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
+    write_atomically(README, with_tables(README.read_text(encoding="utf-8"), RESULTS).encode())
     print(f"{README.name}: tables rewritten")
 
 
@@ -209,9 +212,7 @@ def single(results, row):
 
 def averaged(results, row, count):
     """Returns the columns of a row of averaged models, the first `count`; None where they have not been averaged."""
-    path = average_of(results, row)
-    records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    records = [record for record in records if record["run"] == f"average of {count}"]
+    records = [record for record in read_records(average_of(results, row)) if record["run"] == f"average of {count}"]
     if not records:
         return None
     scores = {record["split"]: record["perplexity"] for record in records}
@@ -233,7 +234,7 @@ def others_table(results):
 def choices_table(results):
     """Yields the lines of the table of what each choice changes of its base, the published model that its name begins with.
 
-    The changes are means over the seeds that both were run with.
+    The changes are means over the seeds that both were run with, in the same precision unless that is the choice.
     """
     yield "| choice | against, with the same seeds | train | valid | test | seeds |"
     yield "|---|---|---|---|---|---|"
@@ -242,6 +243,8 @@ def choices_table(results):
         reduced = [row_of(base, precision) for precision in devices.PRECISIONS[1:]]
         for row in reduced + [model for model in OTHERS if model.startswith(f"{base}_")]:
             pairs = [(record, standard[record["seed"]]) for record in results_of(results, row) if record["seed"] in standard]
+            if row not in reduced:
+                pairs = [pair for pair in pairs if precisions(pair[:1]) == precisions(pair[1:])]
             if pairs:
                 yield f"| `{row}` | `{base}` | {' | '.join(mean_changes(pairs))} | {len(pairs)} |"
 
@@ -266,7 +269,18 @@ def scored(results, row, in_bits=False):
 
 def results_of(results, row):
     """Returns the `result.json` of every run of a row."""
-    return [json.loads(path.read_text()) for path in sorted(results.glob(f"{row}-[0-9]*/result.json"))]
+    return [record for path in sorted(results.glob(f"{row}-[0-9]*/result.json")) for record in read_records(path)]
+
+
+def read_records(path):
+    """Returns what is recorded in a file, one object or one a line, nothing where there is no file; RunError for another's."""
+    if not path.exists():
+        return []
+    text = path.read_text()
+    try:
+        return [json.loads(text)] if path.suffix == ".json" else [json.loads(line) for line in text.splitlines()]
+    except ValueError as error:
+        raise RunError(f"{path}: damaged ({error}); restore it from git, or delete it to have it made again") from None
 
 
 def precisions(records):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 
@@ -11,7 +12,7 @@ import pytest
 import processes
 import reproduce
 from conftest import ROOT
-from ptb.run import Run
+from ptb.run import Run, RunError
 
 
 @pytest.fixture
@@ -87,6 +88,33 @@ def test_a_choice_is_held_against_its_base_with_the_same_seeds(tmp_path):
         "| `small_lua_decay` | `small` | -3.50 | +2.50 | +2.50 | 2 |",
         "| `medium_tutorial_decay` | `medium` | +1.00 | +1.00 | +0.50 | 1 |",
     ]
+
+
+def test_a_choice_is_held_against_what_was_run_in_the_same_precision(tmp_path):
+    record(tmp_path, "small-1", 120.0, 115.0, 0.5)
+    record(tmp_path, "small-2", 122.0, 116.0, 0.5)
+    record(tmp_path, "small_sampled-1", 150.0, 149.0, 0.5, precision="bfloat16")
+    record(tmp_path, "small_sampled-2", 125.0, 120.0, 0.5, train=2.0)
+    assert list(reproduce.choices_table(tmp_path))[2:] == ["| `small_sampled` | `small` | +1.00 | +3.00 | +4.00 | 1 |"]
+
+
+@pytest.mark.parametrize("name", ["gru-1/result.json", "small-average.jsonl"])
+def test_a_damaged_record_is_an_error_that_names_it(name, tmp_path):
+    record(tmp_path, "gru-1", 120.0, 115.0, 0.5)
+    (tmp_path / name).write_text('{"run": ')
+    with pytest.raises(RunError, match=f"{name}: damaged"):
+        reproduce.with_tables(reproduce.README.read_text(), tmp_path)
+
+
+def test_a_full_disk_leaves_the_readme_as_it_was(copy):
+    readme = (copy / "README.md").read_bytes()
+    process = processes.run(copy / "reproduce.py", cwd=copy, before=small_files_only)
+    assert process.returncode == 1
+    assert (copy / "README.md").read_bytes() == readme
+
+
+def small_files_only():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 
 
 def test_small_stands_above_them_in_each_precision_that_it_was_run_in(tmp_path):
