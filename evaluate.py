@@ -10,6 +10,7 @@ import csv
 import itertools
 import json
 import logging
+import os
 import pathlib
 import signal
 import sys
@@ -20,6 +21,7 @@ from absl import flags
 import commands
 import corpora
 import reader
+import textfiles
 import trained
 from ptb import devices, evaluation
 from ptb.run import RunError
@@ -154,12 +156,10 @@ def texts(opened):
 
 
 def sentences():
-    """Yields the lines of standard input; DataError where they are not UTF-8."""
-    sys.stdin.reconfigure(encoding="utf-8", errors="strict")  # whatever the locale
-    try:
-        yield from sys.stdin
-    except UnicodeDecodeError as error:
-        raise reader.DataError(f"standard input is not UTF-8 ({error.reason}); convert it to UTF-8") from None
+    """Yields the lines of standard input, read as a text file is."""
+    if sys.stdin is None:
+        raise reader.DataError("standard input: is closed; give it the sentences to score")
+    yield from textfiles.iterate_text(sys.stdin.buffer, "standard input")
 
 
 def score_sentences(opened, lines):
@@ -216,7 +216,7 @@ def table_row(record):
 def write_rows(rows, mode="a"):
     """Writes rows to the file of --per_token; OSError that names it."""
     try:
-        with open(FLAGS.per_token, mode, newline="", encoding="utf-8") as file:
+        with open(os.path.expanduser(FLAGS.per_token), mode, newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(rows)
     except OSError as error:
         raise OSError(error.errno, error.strerror, FLAGS.per_token) from None

@@ -150,13 +150,17 @@ def opened(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
 
 def _read_text(stream: BinaryIO, name: str) -> list[str]:
-    """The lines of a text that has words, without the byte order mark that some editors put before them."""
-    lines = read_lines(stream, name)
-    if lines:
-        lines[0] = lines[0].removeprefix("\ufeff")
+    """The lines of a text that has words."""
+    lines = list(iterate_text(stream, name))
     if not any(map(str.split, lines)):
         raise DataError(f"{name}: holds no words; give it a text with one sentence a line")
     return lines
+
+
+def iterate_text(stream: BinaryIO, name: str | os.PathLike) -> Iterator[str]:
+    """The lines of a text, as below, without the byte order mark that some editors put before them."""
+    for number, line in enumerate(iterate_lines(stream, name)):
+        yield line if number else line.removeprefix("\ufeff")
 
 
 def read_lines(stream: BinaryIO, name: str | os.PathLike) -> list[str]:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from reader import EOS, UNK, Corpus, Vocabulary, split_line
-from textfiles import DataError, iterate_lines, opened
+from textfiles import DataError, iterate_text, opened
 
 CHUNK = 1 << 20  # ids at a time
 
@@ -91,8 +91,8 @@ def _write_ids(path, ids_path, vocabulary, level):
     known = _Known(vocabulary)
     waiting, has_words = array("i"), False
     with opened(path) as text, open(ids_path, "wb") as file:
-        for number, line in enumerate(iterate_lines(text, path), 1):
-            tokens = split_line(line.removeprefix("\ufeff") if number == 1 else line, level)
+        for number, line in enumerate(iterate_text(text, path), 1):
+            tokens = split_line(line, level)
             has_words = has_words or bool(line.split())
             try:
                 waiting.extend(map(known.__getitem__, tokens))

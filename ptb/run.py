@@ -49,7 +49,7 @@ class Run:
     """A run's folder; with `read_only`, as workers beside the first have it, nothing is ever written to it."""
 
     def __init__(self, path, read_only=False):
-        self.path = pathlib.Path(path).expanduser()
+        self.path = pathlib.Path(os.path.expanduser(path))
         self.read_only = read_only
         self.vocabulary_path = self.path / "vocabulary.txt"
 

@@ -281,6 +281,7 @@ OTHER_CASES = {
     "no text": ((*EVALUATE, "--data_path=nowhere"), "nowhere"),
     "another text than PTB": (("reproduce.py", "--model=small", "--data_path=data"), "--data_path=data: is not PTB"),
     "home of nobody": ((*EVALUATE, "--data_path=~nosuchuser/text.txt"), "~nosuchuser/text.txt"),
+    "run of nobody": (("evaluate.py", "~nosuchuser/run"), "~nosuchuser/run"),
     "empty text": ((*EVALUATE, "--data_path=/dev/null"), "/dev/null"),
     "nowhere to write": ((*EVALUATE, "--per_token=no/such/file.csv"), "no/such/file.csv: No such file or directory"),
     "no room to write": ((*EVALUATE, "--per_token=/dev/full"), "/dev/full: No space left on device"),
@@ -379,7 +380,17 @@ def without_a_locale():
 def test_sentences_that_are_not_utf8(finished, locale):
     before = contents(finished)
     process = processes.run(*EVALUATE, "--stdin", cwd=finished, stdin=b"caf\xe9\n", before=locale)
-    assert_refused(process, 1, ["standard input is not UTF-8"], finished, before)
+    assert_refused(process, 1, ["standard input: line 1 is not UTF-8"], finished, before)
+
+
+def test_standard_input_that_is_closed(finished):
+    before = contents(finished)
+    process = processes.run(*EVALUATE, "--stdin", cwd=finished, before=without_standard_input)
+    assert_refused(process, 1, ["standard input: is closed"], finished, before)
+
+
+def without_standard_input():
+    sys.stdin = None  # as Python has it then
 
 
 def test_debug_shows_the_traceback(finished):

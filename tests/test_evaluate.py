@@ -218,7 +218,9 @@ def test_averaging_takes_the_memory_of_one_model(tmp_path):
     peaks = []
     for count in (2, 6):  # with the second, its checkpoint is read beside the model
         arguments = [*[run.path] * count, "--average", f"--data_path={tmp_path / 'text.txt'}"]
-        process = subprocess.Popen([sys.executable, "evaluate.py", *arguments], cwd=processes.ROOT, stdout=subprocess.PIPE)
+        command = [sys.executable, "evaluate.py", *arguments]
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
+        process = subprocess.Popen(command, cwd=processes.ROOT, stdout=subprocess.PIPE, env=environment)
         assert process.stdout.read().count(b"average") == count
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -230,6 +232,8 @@ def test_averaging_takes_the_memory_of_one_model(tmp_path):
 def test_sentences_on_standard_input(command, run_folders):
     text = "the cat sees the zebra\nthe dogs see\n"
     fresh = records(command("evaluate.py", run_folders[0], "--stdin", "--json", "--words", stdin=text))
+    marked = records(command("evaluate.py", run_folders[0], "--stdin", "--json", "--words", stdin=f"\ufeff{text}"))
+    assert marked == fresh  # the byte order mark that some editors write is no part of the first word
     carried = records(command("evaluate.py", run_folders[0], "--stdin", "--json", "--carry_state", stdin=text))
     ids, weights = opened(run_folders[0])
     first, second = ([ids[word] for word in line.split()] for line in ("the cat sees the <unk> <eos>", "the dogs see <eos>"))
