@@ -1,7 +1,7 @@
 """The named configurations, each beside the published numbers that it is to reach.
 
 The first three are the rows of Zaremba, Sutskever & Vinyals (2014), "Recurrent Neural Network Regularization", section 4.1 and
-Table 1, with the values of TensorFlow's tutorial `ptb_word_lm.py` where the two differ. An experiment is a
+Table 1; where TensorFlow's tutorial `ptb_word_lm.py` has another value, that is a configuration of its own. An experiment is a
 `dataclasses.replace` of another configuration, with a name.
 """
 
@@ -61,6 +61,10 @@ class Config:
             raise ValueError("train_fraction and valid_fraction leave nothing for the test")
         if self.softmax_samples and self.norm_of_repeats == "apart":
             raise ValueError("the norm of repeats apart would count the sampled words once for each replica; use summed")
+        if self.one_hot_input and self.norm_of_repeats == "apart":
+            raise ValueError("a one-hot input has no rows of repeated words whose norm could be taken apart; use summed")
+        if self.forget_bias and CELLS[self.cell].forget_gate is None:
+            raise ValueError(f"forget_bias: {self.cell} has no forget gate; leave it at 0")
 
     @property
     def fractions(self):
