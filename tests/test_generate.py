@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -184,7 +185,9 @@ def test_the_command_suggests_words(command, run):
 
 def test_words_come_one_by_one_and_ctrl_c_ends_them_quietly(run):
     arguments = [sys.executable, str(ROOT / "generate.py"), str(run), "--length=1000000"]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0) as process:
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
+    pipes = dict.fromkeys(["stdout", "stderr"], subprocess.PIPE)
+    with subprocess.Popen(arguments, **pipes, bufsize=0, env=environment) as process:
         assert process.stdout.read(1)
         assert process.poll() is None
         process.send_signal(signal.SIGINT)

@@ -1,5 +1,7 @@
 """The whole model: sizes, initial weights, dropout by the numbers, and its losses against NumPy."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -113,7 +115,7 @@ def test_dropout_draws_a_new_mask_at_each_time_step_and_follows_the_seed():
         assert (masks != (features(model, inputs, other) == 0)).mean() == pytest.approx(0.5, abs=0.05)
 
 
-def test_dropout_keeps_the_mean_and_is_off_outside_training():
+def test_dropout_drops_its_share_and_is_off_outside_training():
     model = LanguageModel(30, 64, 1, keep_prob=0.8, init_scale=0.5)
     inputs = np.zeros((50, 20), np.int32)
     dropped, _ = model.features(inputs, model.initial_state(50), True, tf.constant([0, 0]))
@@ -166,3 +168,25 @@ def test_dropout_stands_on_the_embedding_between_the_layers_and_before_the_softm
     first, second = zip(*states)
     np.testing.assert_array_equal(first[0].hidden, first[1].hidden)
     assert not np.allclose(second[0].hidden, second[1].hidden)  # … but the second sees a dropped copy of it
+
+
+def test_each_of_the_three_has_a_mask_of_its_own(monkeypatch):
+    dropped = []
+
+    def recorded(features, *arguments):
+        dropped.append((features, stateless_dropout(features, *arguments)))
+        return dropped[-1][1]
+
+    stateless_dropout = tf.nn.experimental.stateless_dropout
+    monkeypatch.setattr(tf.nn.experimental, "stateless_dropout", recorded)
+    model = LanguageModel(30, 32, 2, keep_prob=0.5, init_scale=0.5)
+    inputs = np.arange(24, dtype=np.int32).reshape(4, 6)
+    seen_by_the_softmax = features(model, inputs, [1, 1])
+    before, after = zip(*dropped)
+    np.testing.assert_array_equal(before[0], model.embedding.numpy()[inputs.T])
+    np.testing.assert_array_equal(before[1], model.recurrent_layers[0](after[0], model.initial_state(4)[0])[0])
+    np.testing.assert_array_equal(before[2], model.recurrent_layers[1](after[1], model.initial_state(4)[1])[0])
+    np.testing.assert_array_equal(seen_by_the_softmax, after[2])
+    masks = [tensor.numpy() == 0 for tensor in after]
+    for one, other in itertools.combinations(masks, 2):
+        assert (one != other).mean() == pytest.approx(0.5, abs=0.1)

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 
@@ -15,7 +16,7 @@ import tensorflow as tf
 import configs
 import processes
 import runs
-from ptb.run import Run
+from ptb.run import FILES, Run
 
 STEPS = 200
 CONFIG = dataclasses.replace(configs.SMALL, hidden_size=16, batch_size=8, num_steps=5, keep_prob=0.5, num_epochs=1)
@@ -75,15 +76,15 @@ def free_port():
             return server.getsockname()[1]
 
 
-def start_workers(folder, corpus, save_path, *arguments, seeds=(1, 1), interruptions=(None, None)):
+def start_workers(folder, corpus, save_path, *arguments, of_the_second=(), interruptions=(None, None)):
     """Starts two workers that find each other on the loopback interface."""
     addresses = [f"localhost:{free_port()}" for _ in range(2)]
     folder.mkdir(exist_ok=True)
     workers = []
     for index in range(2):
         cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        machine, seed = Machine(cluster=cluster, interruption=interruptions[index]), f"--seed={seeds[index]}"
-        workers.append(start(folder / str(index), corpus, save_path, "multi_worker", machine, seed, *arguments))
+        machine, own = Machine(cluster=cluster, interruption=interruptions[index]), of_the_second if index else ()
+        workers.append(start(folder / str(index), corpus, save_path, "multi_worker", machine, *arguments, *own))
     return workers
 
 
@@ -180,8 +181,17 @@ def test_a_signal_to_one_worker_stops_both_at_the_same_step_and_both_resume(alon
     assert_equal_within_rounding(run, alone)
 
 
-def test_workers_that_do_not_begin_alike_are_refused(corpus, tmp_path):
-    workers = start_workers(tmp_path / "workers", corpus, tmp_path / "run", seeds=(1, 2))
+@pytest.mark.parametrize("difference", ["seed", "place", pytest.param("text", marks=pytest.mark.slow)])
+def test_workers_that_do_not_begin_alike_are_refused(difference, alone, corpus, tmp_path):
+    """Of place: one has a run that has gone on already in its folder, the other none: the disk is not shared."""
+    text, run = shutil.copytree(corpus, tmp_path / "text"), tmp_path / "run"
+    with open(text / "valid.txt", "a") as file:
+        file.write("w1 w2\n")
+    if difference == "place":
+        shutil.copytree(alone, run, ignore=shutil.ignore_patterns("result.json"))
+    before = contents(run)
+    own = {"seed": "--seed=2", "text": f"--data_path={text}", "place": f"--save_path={tmp_path / 'elsewhere'}"}[difference]
+    workers = start_workers(tmp_path / "workers", corpus, run, of_the_second=[own])
     for index, worker in enumerate(workers):
         worker.join(60)
         assert worker.exitcode == 1
@@ -189,7 +199,12 @@ def test_workers_that_do_not_begin_alike_are_refused(corpus, tmp_path):
         assert "--distribute=multi_worker: " in message
         assert message.count("\n") == 1
     assert any("do not begin alike" in path.read_text() for path in tmp_path.rglob("stderr"))
-    assert not (tmp_path / "run").exists()
+    assert contents(run) == before
+
+
+def contents(run):
+    """Returns what has been learnt and recorded in a run's folder."""
+    return {path.name: path.read_bytes() for pattern in FILES for path in run.glob(pattern)}
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_an_error(corpus, tmp_path):

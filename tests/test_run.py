@@ -38,6 +38,13 @@ def test_a_checkpoint_comes_back_as_it_was_and_the_last_two_are_kept(run):
         assert arrays[name].dtype == array.dtype
 
 
+def test_a_checkpoint_that_unpacks_to_more_than_it_is_is_not_unpacked(run):
+    path = run.path / "checkpoint-000000001.npz"
+    np.savez_compressed(path, __record__=np.frombuffer(b"{}", np.uint8), weights=np.zeros(1 << 20))
+    with pytest.raises(RunError, match="unpacks to more than it is"):
+        run.load_checkpoint()
+
+
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "text"])
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning_that_names_it(run, damage, caplog):
     for step in (1, 2):
