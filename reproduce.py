@@ -25,8 +25,8 @@ import commands
 import corpora
 from configs import CONFIGS
 from ptb import devices
-from ptb.run import RunError, write_atomically
-from ptb.signals import EXIT_CODES
+from ptb.run import reading, write_atomically
+from ptb.signals import EXIT_CODES, say
 from reader import DataError
 
 FLAGS = flags.FLAGS
@@ -172,7 +172,7 @@ def data_flag():
 
 def rewrite_tables():
     write_atomically(README, with_tables(README.read_text(encoding="utf-8"), RESULTS).encode())
-    print(f"{README.name}: tables rewritten")
+    say(f"{README.name}: tables rewritten")
 
 
 def with_tables(readme, results):
@@ -243,8 +243,7 @@ def choices_table(results):
         reduced = [row_of(base, precision) for precision in devices.PRECISIONS[1:]]
         for row in reduced + [model for model in OTHERS if model.startswith(f"{base}_")]:
             pairs = [(record, standard[record["seed"]]) for record in results_of(results, row) if record["seed"] in standard]
-            if row not in reduced:
-                pairs = [pair for pair in pairs if precisions(pair[:1]) == precisions(pair[1:])]
+            pairs = [pair for pair in pairs if (pair[0]["precision"] != pair[1]["precision"]) == (row in reduced)]
             if pairs:
                 yield f"| `{row}` | `{base}` | {' | '.join(mean_changes(pairs))} | {len(pairs)} |"
 
@@ -273,14 +272,12 @@ def results_of(results, row):
 
 
 def read_records(path):
-    """Returns what is recorded in a file, one object or one a line, nothing where there is no file; RunError for another's."""
+    """Returns what is recorded in a file, one object or one a line, nothing where there is no file; RunError if damaged."""
     if not path.exists():
         return []
-    text = path.read_text()
-    try:
-        return [json.loads(text)] if path.suffix == ".json" else [json.loads(line) for line in text.splitlines()]
-    except ValueError as error:
-        raise RunError(f"{path}: damaged ({error}); restore it from git, or delete it to have it made again") from None
+    with reading(path, "restore it from git, or delete it to have it made again"):
+        text = path.read_text()
+        return [json.loads(record) for record in (text.splitlines() if path.suffix == ".jsonl" else [text])]
 
 
 def precisions(records):

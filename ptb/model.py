@@ -168,7 +168,7 @@ class LanguageModel(keras.Model):
         return self._losses_of_rows(softmax.cross_entropy, features, targets)
 
     def sampled_cross_entropy(self, features, targets, num_samples, seed):
-        """Returns what to descend on with a large vocabulary, and an estimate of the same: see `ptb.softmax`."""
+        """Returns what to descend on with a large vocabulary, and an estimate of `cross_entropy`: see `ptb.softmax`."""
         return self._losses_of_rows(softmax.sampled_cross_entropy, features, targets, num_samples, seed)
 
     def _losses_of_rows(self, cross_entropy, features, targets, *arguments):

@@ -15,6 +15,7 @@ import os
 import tensorflow as tf
 
 from ptb.devices import DeviceError, on_host
+from ptb.signals import say
 
 STRATEGIES = ("none", "mirrored", "multi_worker")
 
@@ -30,7 +31,7 @@ def make_strategy(name, batch_size):
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
         strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
     elif name == "multi_worker":
-        print("Waiting for the other workers", flush=True)
+        say("Waiting for the other workers")
         try:
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
         except (ValueError, TypeError, RuntimeError, tf.errors.OpError) as error:

@@ -190,16 +190,13 @@ class Run:
 
     def _read_json(self, name, cure, *numbers):
         path = self.path / name
-        try:
-            record = json.loads(path.read_bytes())
+        with reading(path, cure):
+            try:
+                record = json.loads(path.read_bytes())
+            except FileNotFoundError:
+                return None
             if not isinstance(record, dict) or not all(isinstance(record.get(number), float) for number in numbers):
                 raise ValueError(" ".join(["not the expected object", *numbers]))
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise RunError(f"{path}: cannot be read ({error.strerror}); name a folder that can be") from None
-        except (ValueError, RecursionError) as error:
-            raise RunError(f"{path}: damaged ({error}); {cure}") from None
         return record
 
 
@@ -216,6 +213,17 @@ def _read_checkpoint(path):
     if not isinstance(record, dict):
         raise ValueError("its record is no JSON object")
     return Checkpoint(arrays, record, path)
+
+
+@contextlib.contextmanager
+def reading(path, cure):
+    """Makes a RunError that names the file of an OSError, and of the errors of damaged JSON, where it says the cure too."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror}); name a folder that can be") from None
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path}: damaged ({error}); {cure}") from None
 
 
 @contextlib.contextmanager

@@ -48,6 +48,6 @@ def test_what_is_recorded_was_run_with_the_configuration_of_its_row(path):
         (GRU, {"forget_bias": 1.0}, "forget_bias: gru has no forget gate"),
     ],
 )
-def test_an_option_that_would_do_nothing_is_refused(config, changes, message):
+def test_options_that_do_not_go_together_are_refused(config, changes, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(config, **changes)

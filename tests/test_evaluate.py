@@ -219,8 +219,7 @@ def test_averaging_takes_the_memory_of_one_model(tmp_path):
     for count in (2, 6):  # with the second, its checkpoint is read beside the model
         arguments = [*[run.path] * count, "--average", f"--data_path={tmp_path / 'text.txt'}"]
         command = [sys.executable, "evaluate.py", *arguments]
-        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
-        process = subprocess.Popen(command, cwd=processes.ROOT, stdout=subprocess.PIPE, env=environment)
+        process = subprocess.Popen(command, cwd=processes.ROOT, stdout=subprocess.PIPE, env=processes.ON_THE_CPU)
         assert process.stdout.read().count(b"average") == count
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)

@@ -3,7 +3,6 @@
 import functools
 import itertools
 import math
-import os
 import shutil
 import signal
 import subprocess
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 
 import oracle
+import processes
 from conftest import ROOT
 from ptb import sampling
 from ptb.model import LanguageModel
@@ -185,9 +185,8 @@ def test_the_command_suggests_words(command, run):
 
 def test_words_come_one_by_one_and_ctrl_c_ends_them_quietly(run):
     arguments = [sys.executable, str(ROOT / "generate.py"), str(run), "--length=1000000"]
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
-    pipes = dict.fromkeys(["stdout", "stderr"], subprocess.PIPE)
-    with subprocess.Popen(arguments, **pipes, bufsize=0, env=environment) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(arguments, stdout=pipe, stderr=pipe, bufsize=0, env=processes.ON_THE_CPU) as process:
         assert process.stdout.read(1)
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
