@@ -41,7 +41,7 @@ class Config:
     train_fraction: float = 0.9  # of a text that comes as one file
     valid_fraction: float = 0.05  # the rest is the test
     reduction: str = "sum"  # of the losses over time; or "mean"
-    softmax_samples: int = 0  # words that the softmax is estimated from in training; 0: all. Evaluation is always exact
+    softmax_samples: int = 0  # draws of words to estimate the softmax from, in training; 0: exact, as evaluation always is
     softmax_l2: float = 0.0  # times the sum of the squared softmax weights is added to the loss
     clip: str = "norm"  # to max_grad_norm; "unit": made equal to it; "element": each element in ± max_grad_norm
     optimizer: str = "sgd"  # or one of OPTIMIZERS
@@ -109,7 +109,7 @@ class Config:
 
     def objective(self):
         """Returns what a training step descends on."""
-        return Objective(self.reduction, self.softmax_l2, self.num_steps if self.overlap else None, self.softmax_samples)
+        return Objective(self.reduction, self.softmax_l2, self.num_steps, self.softmax_samples)
 
     def gradient_clip(self):
         """Returns what a gradient may be at most."""
@@ -127,7 +127,7 @@ CHOICES = {
     "clip": ("norm", "unit", "element"),
     "optimizer": ("sgd", *OPTIMIZERS),
 }
-TINY, HUGE = 1e-38, 1e38  # as good as all that are over 0, and finite
+TINY, HUGE = 1e-38, 1e38  # bounds that stand for over 0 and for finite
 RANGES = (
     dict.fromkeys(["init_scale", "softmax_l2", "explosion"], (0, HUGE))
     | dict.fromkeys(["learning_rate", "max_grad_norm", "lr_decay"], (TINY, HUGE))

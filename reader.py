@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from textfiles import SPLITS, DataError, is_one_text, opened, read_file, read_lines, read_texts
+from textfiles import SPLITS, DataError, is_one_text, iterate_lines, opened, read_file, read_texts
 
 EOS = "<eos>"
 UNK = "<unk>"
@@ -81,7 +81,7 @@ class Vocabulary:
     def load(cls, path: str | os.PathLike) -> "Vocabulary":
         """Reads what `to_bytes` gave. Raises DataError for a file that is missing, cut off or otherwise no vocabulary."""
         with opened(path) as file:
-            lines = read_lines(file, path)
+            lines = list(iterate_lines(file, path))
         if not lines or not lines[-1].endswith("\n"):
             raise DataError(f"{path}: is empty or cut off, not a saved vocabulary; restore it from a copy, or train again")
         try:

@@ -77,10 +77,10 @@ def define_flags():
 def main(_):
     if not FLAGS.model:
         commands.refuse("is for training: name a --model too", "seeds", "precision", "data_path", "runs")
+        rewrite_tables()
     else:
         check_text()
         reproduce(row_of(FLAGS.model, FLAGS.precision))
-    rewrite_tables()
 
 
 def check_text():
@@ -95,10 +95,11 @@ def row_of(model, precision):
 
 
 def reproduce(row):
-    """Trains what is not done of a row's runs, and averages them."""
+    """Trains what is not done of a row's runs, and averages them; the tables follow the records after each."""
     paths = [train(row, seed) for seed in range(1, FLAGS.seeds + 1)]
     if len(paths) > 1:
         average(row, paths)
+        rewrite_tables()
 
 
 def train(row, seed):
@@ -113,6 +114,7 @@ def train(row, seed):
             rewrite_tables()
         raise
     keep(row, seed, path)
+    rewrite_tables()
     return path
 
 
@@ -221,7 +223,7 @@ def averaged(results, row, count):
 
 
 def others_table(results):
-    """Yields the lines of the table of small and of what has no published number, in the same precisions."""
+    """Yields the lines of the table of small and of what has no published number; a precision asked for by name has its own."""
     yield "| configuration | train | valid | test | | runs | products in | hours a run |"
     yield "|---|---|---|---|---|---|---|---|"
     for model in ("small", *OTHERS):

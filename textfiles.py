@@ -163,13 +163,8 @@ def iterate_text(stream: BinaryIO, name: str | os.PathLike) -> Iterator[str]:
         yield line if number else line.removeprefix("\ufeff")
 
 
-def read_lines(stream: BinaryIO, name: str | os.PathLike) -> list[str]:
-    """The lines, each with its newline: "\\n" alone ends one. Raises DataError for what is not UTF-8 text."""
-    return list(iterate_lines(stream, name))
-
-
 def iterate_lines(stream: BinaryIO, name: str | os.PathLike) -> Iterator[str]:
-    """The same, line by line."""
+    """The lines, each with its newline: "\\n" alone ends one. Raises DataError for what is not UTF-8 text."""
     for number in count(1):
         try:
             line = stream.readline(MAX_LINE_BYTES + 1)

@@ -349,13 +349,14 @@ def versions():
 
 
 def git_revision():
-    """Returns the revision of this program, "+" appended if files were changed since; None outside a git checkout."""
-    folder = pathlib.Path(__file__).parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty=+"]
+    """Returns the revision of this program, "+" appended where its Python files differ from it; None outside a git checkout."""
+    git = ["git", "-C", str(pathlib.Path(__file__).parent)]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        revision = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True).stdout
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "*.py"], capture_output=True).returncode
     except (OSError, subprocess.CalledProcessError):
         return None
+    return revision.strip() + ("+" if changed else "")
 
 
 if __name__ == "__main__":

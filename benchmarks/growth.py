@@ -4,7 +4,6 @@ python -m benchmarks.growth --model=small --json=growth.json
 """
 
 import dataclasses
-import math
 import os
 import statistics
 import sys
@@ -34,7 +33,7 @@ def define_flags():
     flags.DEFINE_integer("rounds", 5, "How often each shape is timed.", lower_bound=1)
     flags.DEFINE_integer("steps", 5, "Training steps each time.", lower_bound=1)
     flags.DEFINE_multi_enum("dimension", list(GROWTH), list(GROWTH), "What grows.")
-    flags.DEFINE_integer("softmax_samples", 0, "Estimate the softmax from this many words: see configs.py.", lower_bound=0)
+    flags.DEFINE_integer("softmax_samples", 0, "Estimate the softmax from this many draws: see configs.py.", lower_bound=0)
     flags.DEFINE_string("json", None, "File to write the record to.")
 
 
@@ -65,9 +64,10 @@ def columns(measured):
     """Returns what has been measured of a shape, for people."""
     if "error" in measured:
         return f"   not measured: {measured['error']}"
+    flops = measured["flops_per_second"]
     return (
         f"{1e3 * measured['seconds']:9.1f}{measured['words_per_second']:9.0f}"
-        f"{measured['flops_per_second'] / 1e9:9.0f}{measured['peak_bytes'] / 2**20:10.0f}"
+        f"{'-' if flops is None else format(flops / 1e9, '.0f'):>9}{measured['peak_bytes'] / 2**20:10.0f}"
     )
 
 
@@ -87,7 +87,7 @@ def measure(workload, precision):
     return {
         "seconds": seconds,
         "words_per_second": workload.words_per_step / seconds,
-        "flops_per_second": math.nan if FLAGS.softmax_samples else workload.flops_per_step / seconds,
+        "flops_per_second": None if FLAGS.softmax_samples else workload.flops_per_step / seconds,
         "peak_bytes": replies[-1]["peak_bytes"],
     }
 

@@ -70,8 +70,8 @@ class Run:
     def holds(self, config, defaults=MappingProxyType({})):
         """Returns whether the run of this configuration has begun here; RunError where another has.
 
-        Where there is no `config.json`, what runs leave is another's too, or nobody knows whose. `defaults` is what a program
-        was that did not write these fields.
+        Where there is no `config.json`, what runs leave is another's too, or nobody knows whose. `defaults` are
+        the values of fields that older versions of the program did not write.
         """
         if self.config is None:
             strange = [path for pattern in FILES + CURVES for path in self.path.glob(pattern)]
@@ -137,16 +137,20 @@ class Run:
         self._write("history.jsonl", "".join(lines).encode())
 
     def save_checkpoint(self, step, arrays, record, epoch_step=0):
-        """Writes a checkpoint of `{name: array}` and a JSON record, aside and then renamed, and drops older ones.
+        """Writes a checkpoint of `{name: array}` and a JSON record, aside and then renamed, and drops others.
 
-        The last two are kept, and that of `epoch_step`, to which a run goes back when it diverges.
+        The last two are kept, and that of `epoch_step`, to which a run goes back when it diverges. Those of later steps are
+        damaged ones that were passed over: they would count as the last two.
         """
 
         def write(file):
             np.savez(file, __record__=np.frombuffer(json.dumps(record).encode(), np.uint8), **arrays)
 
+        if self.read_only:
+            return
         self._write(checkpoint_name(step), write)
-        for old in self.checkpoints()[:-CHECKPOINTS_KEPT] if not self.read_only else ():
+        self.drop_checkpoints_after(step)
+        for old in self.checkpoints()[:-CHECKPOINTS_KEPT]:
             if old.name != checkpoint_name(epoch_step):
                 old.unlink()
 

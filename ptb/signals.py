@@ -1,4 +1,7 @@
-"""Stopping on request: the step in hand is finished and a checkpoint written before the process goes."""
+"""Stopping on request: the step in hand is finished and a checkpoint written before the process goes.
+
+And `say`, which prints for a process that has that to do even when nobody reads any more.
+"""
 
 import os
 import signal

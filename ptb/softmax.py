@@ -17,8 +17,8 @@ def cross_entropy(features, weights, bias, targets, product_dtype):
     """Returns −log p(target) in nats of each row, `[rows]`, for targets int32 `[rows]` and p = softmax(logits).
 
     The same as `tf.nn.sparse_softmax_cross_entropy_with_logits` of the logits. Their gradient is p minus one at the target; p
-    is as large as all else together, so it is read by the three products and never changed: what the ones take off each
-    product is a row for each target, subtracted afterwards.
+    is as large as all else together, so no copy less the ones is made: the three products read p itself, and what the ones
+    take off each is a row for each target, subtracted afterwards.
     """
 
     @tf.custom_gradient
@@ -48,12 +48,13 @@ def cross_entropy(features, weights, bias, targets, product_dtype):
 def sampled_cross_entropy(features, weights, bias, targets, product_dtype, num_samples, seed):
     """What to descend on in place of `cross_entropy` where the vocabulary is large, and an estimate of that, each `[rows]`.
 
-    Both take the target and a set of words, the same for all rows: that of `num_samples` draws from a seed, int32 `[2]`. So a
-    step touches few rows of the weights, however many there are. The first is the loss of a softmax over the target and the
-    set, each score less the log of the probability that the word is in such a set (Jean et al. 2015, "On Using Very Large
-    Target Vocabulary"; so does `tf.nn.sampled_softmax_loss`, whose own draws do not follow from a seed that changes from step
-    to step). It is least where `cross_entropy` is, but lower. The second leaves the target's score as it is, which is there
-    for certain: its sum of exponentials is that of the whole vocabulary, on average over sets.
+    Both take the target and a set of words, the same for all rows: those of `num_samples` draws, with repeats, from a seed,
+    int32 `[2]`. So a step touches few rows of the weights, however many there are. The first is the loss of a softmax over the
+    target and the set, each score less the log of the probability that the word is in such a set (Jean et al. 2015, "On Using
+    Very Large Target Vocabulary"; so does `tf.nn.sampled_softmax_loss`, whose own draws do not follow from a seed that changes
+    from step to step). On average over sets it is least nearly where `cross_entropy` is, but lower. The second leaves the
+    target's score as it is, which is there for certain: its sum of exponentials is that of the whole vocabulary, on average
+    over sets.
     """
     vocab_size = weights.shape[0]
 

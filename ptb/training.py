@@ -40,7 +40,7 @@ class Objective(NamedTuple):
     reduction: str = "sum"  # over time, and averaged over the batch; "mean" is that of all losses
     softmax_l2: float = 0.0  # times the sum of the squared softmax weights
     num_steps: int | None = None  # how many of a window's last losses count; None: all
-    softmax_samples: int = 0  # words that the softmax is estimated from; 0: all
+    softmax_samples: int = 0  # draws of words to estimate the softmax from; 0: exact
 
 
 class Clip(NamedTuple):

@@ -13,9 +13,7 @@ from ptb.cells import CELLS
 OPTIONS = {
     "mean": {"reduction": "mean"},
     "decay of the softmax weights": {"softmax_l2": 0.1},
-    "dropout": {"keep_prob": 0.5},
     "dropout between the layers": {"keep_prob": 0.5, "drop_input": False, "drop_output": False},
-    "one-hot": {"one_hot_input": True},
     "reaching further back": {"num_steps": 3, "bptt_steps": 7},
     "reaching further back, with dropout": {"num_steps": 3, "bptt_steps": 7, "keep_prob": 0.5},
 }
@@ -64,9 +62,3 @@ def test_the_command_fails_where_an_error_is_too_large(command):
 
 def take_differences_too_far_apart():
     differences.EPSILON = 1.0
-
-
-def test_a_kernel_that_the_cell_has_not_is_an_error(command):
-    process = command("gradcheck.py", "--model=gru", "--rnn_mode=fused")
-    assert (process.returncode, process.stdout) == (1, "")
-    assert "--rnn_mode=fused" in process.stderr

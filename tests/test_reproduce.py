@@ -184,6 +184,17 @@ def test_a_folder_with_another_run_is_refused_and_its_records_are_not_kept(copy,
     assert (copy / "README.md").read_bytes() == readme
 
 
+def test_the_tables_follow_each_run_whatever_comes_after(copy, tiny_corpus):
+    (copy / "runs" / "test-2").mkdir(parents=True)
+    (copy / "runs" / "test-2" / "config.json").write_text('{"model": "gru"}')  # refused, after the first seed
+    process = processes.run(copy / "reproduce.py", "--model=test", "--seeds=2", f"--data_path={tiny_corpus}", cwd=copy)
+    assert process.returncode == 1
+    assert [path.name for path in (copy / "results").iterdir()] == ["test-1"]
+    readme = (copy / "README.md").read_text()
+    assert readme != reproduce.README.read_text()  # whose records are not here
+    assert readme == reproduce.with_tables(readme, copy / "results")
+
+
 def test_averages_of_more_runs_outlive_those_of_fewer(tmp_path, monkeypatch):
     def lines(*scores):
         return "".join(json.dumps({"run": f"average of {count}", "perplexity": score}) + "\n" for count, score in scores)

@@ -5,6 +5,7 @@ import math
 import os
 import re
 import signal
+import subprocess
 import sys
 
 import numpy as np
@@ -14,6 +15,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 import processes
 import train
+from conftest import ROOT
 from ptb import devices, grammar
 from ptb.evaluation import Score
 from runs import assert_same, curve, history
@@ -177,8 +179,33 @@ def test_the_gap_to_the_grammar_of_the_built_in_corpus(capsys):
     assert printed.endswith("this model: 25.0% above it\n")
 
 
+def test_the_revision_has_a_plus_where_the_program_was_changed_not_its_records(tmp_path, monkeypatch):
+    def git(*arguments):
+        identity = ["-c", "user.name=Nobody", "-c", "user.email=nobody@example.com"]
+        done = subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    monkeypatch.setattr(train, "__file__", str(tmp_path / "train.py"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert train.git_revision() is None
+    git("init")
+    for name in ("train.py", "ptb/model.py", "README.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("one")
+    git("add", ".")
+    git("commit", "--message=Begin")
+    revision = git("rev-parse", "--short=12", "HEAD")
+    assert train.git_revision() == revision
+    (tmp_path / "README.md").write_text("two")
+    assert train.git_revision() == revision
+    (tmp_path / "ptb" / "model.py").write_text("two")
+    assert train.git_revision() == revision + "+"
+
+
 @pytest.mark.parametrize("flag", ["--helpshort", "-h"])
 def test_help_shows_every_flag_and_an_example(flag, command):
     process = command("train.py", flag)
-    for text in ("python train.py --model=medium", "--data_path", "--save_path", "--seed", "<small|medium|large|test"):
+    defined = re.findall(r'flags\.DEFINE_\w+\(\s*"(\w+)"', (ROOT / "train.py").read_text())
+    assert "seed" in defined
+    for text in ("python train.py --model=medium", "<small|medium|large|test", *defined):
         assert text in process.stdout
