@@ -40,8 +40,11 @@ fuzz: $(VENV)/installed-dev
 		$(BIN)/python -m fuzz.run $$target -max_total_time=$(SECONDS) -rss_limit_mb=4096 || exit 1; \
 	done
 
-# All that there is to do on a machine with a GPU; the last of it goes on where it was stopped.
-gpu: test-gpu bench-gpu reproduce-large
+# All that there is to do on a machine with a GPU, one thing after the other also with -j; the last goes on where it was stopped.
+gpu:
+	$(MAKE) test-gpu
+	$(MAKE) bench-gpu
+	$(MAKE) reproduce-large
 
 # Fails where TensorFlow sees no GPU: elsewhere the tests of cuDNN are skipped.
 test-gpu: $(VENV)/installed-dev
@@ -55,11 +58,13 @@ bench: $(VENV)/installed $(TORCH)/installed
 bench-gpu: $(VENV)/installed $(TORCH)/installed
 	$(BIN)/python -c "$(CHECK_GPU)"
 	$(BIN)/python -m benchmarks.train_step --torch_python=$(TORCH)/bin/python --json=train_step_gpu.json
-	for model in small medium large; do $(BIN)/python -m benchmarks.phases --model=$$model --json=phases_$$model.json; done
+	for model in small medium large; do \
+		$(BIN)/python -m benchmarks.phases --model=$$model --json=phases_$$model.json || exit 1; \
+	done
 
 # make reproduce-small SEEDS=10 PRECISION=bfloat16 DATA=simple-examples/data
 reproduce-%: $(VENV)/installed
-	$(BIN)/python reproduce.py --model=$* --seeds=$(SEEDS) --precision=$(PRECISION) $(if $(DATA),--data_path=$(DATA))
+	$(BIN)/python reproduce.py --model=$* --seeds=$(SEEDS) --precision=$(PRECISION) $(if $(DATA),'--data_path=$(DATA)')
 
 $(VENV)/installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)

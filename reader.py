@@ -122,12 +122,17 @@ def build_corpus(
     training text: a score on it would be worth nothing.
     """
     texts = dict(zip(names, (train, valid, test), strict=True))
-    for name in names[1:]:
-        if texts[name] == train:
-            raise DataError(f"{name}: is the same text as {names[0]}; give a text that is not trained on")
     if vocabulary is None:
         vocabulary = Vocabulary.build(tokenize(train, level))
-    return Corpus(vocabulary, *_encode(texts, vocabulary, level))
+    return corpus_of(vocabulary, names, _encode(texts, vocabulary, level))
+
+
+def corpus_of(vocabulary: Vocabulary, names: Sequence[str], ids: Sequence[np.ndarray]) -> Corpus:
+    """The corpus of the ids of train, valid and test; DataError as in `build_corpus` for two texts that are one."""
+    for name, tokens in zip(names[1:], ids[1:], strict=True):
+        if np.array_equal(tokens, ids[0]):
+            raise DataError(f"{name}: is the same text as {names[0]}; give a text that is not trained on")
+    return Corpus(vocabulary, *ids)
 
 
 def read_corpus(
@@ -266,6 +271,11 @@ class Windows(Sequence):
         return self.streams[:, start:stop], self.streams[:, start + 1 : stop + 1]
 
 
+def cure_of_unknown(level: str) -> str:
+    """What to do about tokens that neither the vocabulary nor its `<unk>` stands for."""
+    return f"write {UNK} for rare words in every split, or take them out" if level == "word" else "take them out"
+
+
 def _encode(texts: Mapping[str, Sequence[str]], vocabulary: Vocabulary, level: str) -> list[np.ndarray]:
     """The ids of named texts, one int32 `[N]` for each, with one warning for the unknown words of all."""
     if EOS not in vocabulary.ids:
@@ -280,7 +290,7 @@ def _encode(texts: Mapping[str, Sequence[str]], vocabulary: Vocabulary, level: s
             places = ", ".join(f"{reprlib.repr(word)} in line {number}" for word, number in first)
             raise DataError(
                 f"{name}: has {level}s that the vocabulary lacks ({places}) and the vocabulary has no {UNK} for them; "
-                f"write {UNK} for rare words in every split, or take them out"
+                f"{cure_of_unknown(level)}"
             )
         if first:
             unknown_counts[name] = len(first) + sum(1 for _ in unknown)

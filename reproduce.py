@@ -283,8 +283,8 @@ def read_records(path):
 
 
 def precisions(records):
-    """Returns in what products the runs were trained: those of one row may come from several machines."""
-    return ", ".join(sorted({record["precision"] for record in records}))
+    """Returns in what products the runs were trained: those of one row, and one itself, may come from several machines."""
+    return ", ".join(sorted({precision for record in records for precision in record["precision"].split(", ")}))
 
 
 def mean_hours(records):

@@ -6,11 +6,14 @@ they were made of, with a checksum of both, `train.txt.<level>.json` the same of
 longer fits is made anew; whatever lies beside a text can be deleted.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import reprlib
+import shutil
 import tempfile
+import time
 import zlib
 from array import array
 from collections.abc import Sequence
@@ -19,10 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
-from reader import EOS, UNK, Corpus, Vocabulary, split_line
+from reader import EOS, UNK, Corpus, Vocabulary, corpus_of, cure_of_unknown, split_line
 from textfiles import DataError, iterate_text, opened
 
 CHUNK = 1 << 20  # ids at a time
+DAY = 24 * 60 * 60  # seconds, in which ids of any text are made
 
 logger = getLogger(__name__)
 
@@ -35,10 +39,8 @@ def read_corpus(files: Sequence[str], vocabulary: Vocabulary | None = None, leve
     texts = []
     for file in files:
         vocabulary, ids = read_ids(file, vocabulary, level)
-        if texts and np.array_equal(ids, texts[0]):
-            raise DataError(f"{file}: is the same text as {files[0]}; give a text that is not trained on")
         texts.append(ids)
-    return Corpus(vocabulary, *texts)
+    return corpus_of(vocabulary, files, texts)
 
 
 def read_ids(path: str, vocabulary: Vocabulary | None = None, level: str = "word") -> tuple[Vocabulary, np.ndarray]:
@@ -68,6 +70,7 @@ def read_ids(path: str, vocabulary: Vocabulary | None = None, level: str = "word
 def _make(path, source, vocabulary, level):
     """Returns the vocabulary and the ids, and leaves them beside the text; processes that do so at once do not meet."""
     folder = os.path.dirname(os.path.abspath(path))
+    _drop_what_was_left(folder)
     with tempfile.TemporaryDirectory(prefix=".ids-", dir=folder) as aside:
         known = _write_ids(path, f"{aside}/new.ids", vocabulary, level)
         own = vocabulary is None
@@ -86,6 +89,14 @@ def _make(path, source, vocabulary, level):
     return vocabulary, _mapped(f"{made}.ids")
 
 
+def _drop_what_was_left(folder):
+    """Deletes what processes that were killed have left of the ids that they were making."""
+    for aside in Path(folder).glob(".ids-*"):
+        with contextlib.suppress(OSError):  # another process deletes it too
+            if time.time() - aside.stat().st_mtime > DAY:
+                shutil.rmtree(aside)
+
+
 def _write_ids(path, ids_path, vocabulary, level):
     """Writes the ids, without a vocabulary by first appearance. Returns the ids of all words."""
     known = _Known(vocabulary)
@@ -99,7 +110,7 @@ def _write_ids(path, ids_path, vocabulary, level):
             except KeyError as error:
                 raise DataError(
                     f"{path}: has {reprlib.repr(error.args[0])} in line {number}, which the vocabulary lacks, and the "
-                    f"vocabulary has no {UNK} for it; write {UNK} for rare words in every split, or take them out"
+                    f"vocabulary has no {UNK} for it; {cure_of_unknown(level)}"
                 ) from None
             waiting.append(known[EOS])
             if len(waiting) >= CHUNK:

@@ -99,7 +99,7 @@ def train_in(run, config, corpus, kernel, precision):
         return
     cut_into_windows(corpus, config)  # too short a text is refused before anything is written
     agree = replicas.make_agreement() if replicas.are_processes() else None
-    with run.locked(), StopRequest(f"the same command resumes {run.path}", agree) as stop:
+    with run.locked(), StopRequest(agree=agree) as stop:
         run.begin(asked, DEFAULTS)
         run.write_vocabulary(corpus.vocabulary)
         count = replicas.number()
@@ -157,6 +157,7 @@ class Training:
             self.progress.save(self.run)
         if not self.is_over():
             self.note_precision()
+        self.give_hint()
         self.run.write_history(self.progress.history)
         replicas.check_alike({"step": self.progress.step})
         self.curves = Curves(self.run, self.progress.points, self.run.config)
@@ -176,6 +177,12 @@ class Training:
     def is_over(self):
         """Whether there is no epoch to begin or to end."""
         return self.progress.epoch > self.config.num_epochs or (self.progress.window == 0 and self.out_of_patience())
+
+    def give_hint(self):
+        """Has a request to stop tell how to go on, and the best so far where that is kept."""
+        progress = self.progress
+        best = f"best so far: valid perplexity {progress.best_perplexity:.3f} at step {progress.best_step}; "
+        self.stop.hint = f"{best if progress.best_step else ''}the same command resumes {self.run.path}"
 
     def note_precision(self):
         """Remembers in what products the run goes on, and warns where that is another than before."""
@@ -227,9 +234,7 @@ class Training:
         if is_due(self.config.validate_every, progress.step):
             self.curves.add("", "valid_perplexity", progress.step, valid.perplexity)
         progress.note_validation(valid.perplexity, keep_best=bool(self.config.patience))
-        if self.config.patience:
-            best = f"best so far: valid perplexity {progress.best_perplexity:.3f} at step {progress.best_step}"
-            self.stop.hint = f"{best}; the same command resumes {self.run.path}"
+        self.give_hint()
         progress.start_clock()
 
     def out_of_patience(self):
@@ -238,7 +243,11 @@ class Training:
     def sample(self):
         """Returns text that the model writes now, from a seed that is the number of the step."""
         state, start = self.model.initial_state(1), self.vocabulary.ids[reader.EOS]
-        tokens = sampling.generate(self.next_step, start, state, SAMPLE_LENGTH, (self.progress.step,))
+        try:
+            with np.errstate(invalid="ignore"):
+                tokens = list(sampling.generate(self.next_step, start, state, SAMPLE_LENGTH, (self.progress.step,)))
+        except ValueError:  # the next check says whether the training has diverged
+            return "(the probabilities are not finite)"
         return "".join(reader.join_tokens((self.vocabulary.words[token] for token in tokens), self.config.level))
 
     def save_or_stop(self):

@@ -79,10 +79,7 @@ class Entrant:
 
     def __init__(self, contestant, precision, workload):
         self.entry = Entry(contestant.name, precision)
-        self._started = time.monotonic()
-        python, environment = interpreter(contestant)
-        self._worker = Worker(python, environment, module=contestant.module, workload=dataclasses.asdict(workload),
-                              precision=precision, options=contestant.options)  # fmt: skip
+        self._contestant, self._workload, self._worker = contestant, workload, None
 
     def attempt(self, stage):
         """Does one of the stages below, unless there was an error before."""
@@ -91,6 +88,12 @@ class Entrant:
                 stage(self)
             except WorkerError as error:
                 self.entry.error = str(error)
+
+    def start(self):
+        self._started = time.monotonic()
+        python, environment = interpreter(self._contestant)
+        self._worker = Worker(python, environment, module=self._contestant.module, workload=dataclasses.asdict(self._workload),
+                              precision=self.entry.precision, options=self._contestant.options)  # fmt: skip
 
     def wait(self):
         self.entry.description = self._worker.wait()
@@ -108,7 +111,8 @@ class Entrant:
             setattr(self.entry, measured, reply[measured])
 
     def close(self):
-        self._worker.close()
+        if self._worker:
+            self._worker.close()
 
 
 def define_flags():
@@ -172,7 +176,7 @@ def compete(field, workload):
     """
     entrants = [Entrant(contestant, precision, workload) for contestant, precision in field]
     try:
-        for stage in (Entrant.wait, Entrant.calibrate):
+        for stage in (Entrant.start, Entrant.wait, Entrant.calibrate):
             for entrant in entrants:
                 entrant.attempt(stage)
         for order in itertools.islice(itertools.cycle((entrants, entrants[::-1])), FLAGS.rounds):

@@ -34,9 +34,13 @@ class Worker:
 
     def __init__(self, python, environment, **setup):
         self._errors = tempfile.TemporaryFile(mode="w+", errors="replace")  # noqa: SIM115, closed in `close`
-        self._process = subprocess.Popen(
-            [python, "-m", "benchmarks.worker"], cwd=ROOT, env=environment, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors)  # fmt: skip
+        try:
+            self._process = subprocess.Popen(
+                [python, "-m", "benchmarks.worker"], cwd=ROOT, env=environment, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors)  # fmt: skip
+        except OSError as error:
+            self._errors.close()
+            raise WorkerError(f"{python}: {error.strerror}") from None
         self._send(setup)
 
     def wait(self):

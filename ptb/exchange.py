@@ -32,6 +32,8 @@ def from_torch(state_dict):
     layers = []
     while f"weight_ih_l{len(layers)}" in state_dict:
         index = len(layers)
+        if f"weight_hh_l{index}" not in state_dict:
+            raise ValueError(f"weight_ih_l{index} without weight_hh_l{index}: give the whole state_dict of the LSTM")
         kernel, recurrent_kernel = (np.asarray(state_dict[f"weight_{kind}_l{index}"]) for kind in ("ih", "hh"))
         width, units = recurrent_kernel.shape
         if width != 4 * units:

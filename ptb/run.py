@@ -137,25 +137,21 @@ class Run:
         self._write("history.jsonl", "".join(lines).encode())
 
     def save_checkpoint(self, step, arrays, record, epoch_step=0):
-        """Writes a checkpoint of `{name: array}` and a JSON record, aside and then renamed, and drops others.
+        """Writes a checkpoint of `{name: array}` and a JSON record, aside and then renamed, and drops older ones.
 
-        The last two are kept, and that of `epoch_step`, to which a run goes back when it diverges. Those of later steps are
-        damaged ones that were passed over: they would count as the last two.
+        The last two are kept, and that of `epoch_step`, to which a run goes back when it diverges.
         """
 
         def write(file):
             np.savez(file, __record__=np.frombuffer(json.dumps(record).encode(), np.uint8), **arrays)
 
-        if self.read_only:
-            return
         self._write(checkpoint_name(step), write)
-        self.drop_checkpoints_after(step)
-        for old in self.checkpoints()[:-CHECKPOINTS_KEPT]:
+        for old in self.checkpoints()[:-CHECKPOINTS_KEPT] if not self.read_only else ():
             if old.name != checkpoint_name(epoch_step):
                 old.unlink()
 
     def drop_checkpoints_after(self, step):
-        for path in self.checkpoints():
+        for path in self.checkpoints() if not self.read_only else ():
             if path.name > checkpoint_name(step):
                 path.unlink()
 

@@ -3,6 +3,7 @@
 And `say`, which prints for a process that has that to do even when nobody reads any more.
 """
 
+import errno
 import os
 import signal
 import sys
@@ -20,7 +21,7 @@ class StopRequest:
     whether any is. All have to ask equally often.
     """
 
-    def __init__(self, hint, agree=None):
+    def __init__(self, hint="", agree=None):
         self.hint = hint
         self.agree = agree
         self._agreed = False
@@ -67,9 +68,14 @@ class StopRequest:
 
 
 def say(line, stream=None):
-    """Prints a line, or nothing from now on where nobody reads any more: Ctrl-C ends what is behind the pipe of `| tee` too."""
+    """Prints a line, or nothing from now on where nobody reads any more.
+
+    As when Ctrl-C has ended what is behind the pipe of `| tee` too, or the terminal of a training in the background has gone.
+    """
     stream = stream or sys.stdout
     try:
         print(line, file=stream, flush=True)
-    except BrokenPipeError:
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -19,11 +19,12 @@ def entry(name, precision, step_seconds, **more):
     return {"name": name, "precision": precision, "step_seconds": step_seconds, "error": None, **more}
 
 
-def test_a_run_records_each_contestant_in_each_round(tmp_path):
+@pytest.mark.parametrize(("torch_python", "why"), [("/bin/false", "exit code 1"), ("/no/such/python", "No such file")])
+def test_a_run_records_each_contestant_in_each_round(torch_python, why, tmp_path):
     path = tmp_path / "record.json"
-    # The Python for PyTorch is one that ends at once: such a peer is reported, and the others go on.
+    # The Python for PyTorch is one that ends at once, or none: such a peer is reported, and the others go on.
     process = benchmark("train_step", "--models=test", "--vocab_size=20", "--peers=tutorial,pytorch", "--precisions=float32",
-                        "--rounds=2", "--turn_seconds=0.01", "--torch_python=/bin/false", f"--json={path}")  # fmt: skip
+                        "--rounds=2", "--turn_seconds=0.01", f"--torch_python={torch_python}", f"--json={path}")  # fmt: skip
     assert process.returncode == 0, process.stderr
     record = json.loads(path.read_text())
     assert record["machine"]["cores"] >= 1
@@ -35,7 +36,7 @@ def test_a_run_records_each_contestant_in_each_round(tmp_path):
         assert len(contestants[name]["words_per_second"]) == len(contestants[name]["share_of_product_limit"]) == 2
         assert all(0 < share < 1 for share in contestants[name]["share_of_product_limit"])
         assert 50 < contestants[name]["peak_bytes"] / 2**20 < 5000
-    assert "exit code 1" in contestants["pytorch"]["error"]
+    assert why in contestants["pytorch"]["error"]
     assert "pytorch" in process.stdout and "not measured" in process.stdout
 
 

@@ -7,6 +7,7 @@ import pytest
 
 import reproduce
 from configs import CHAR_RNN, CONFIGS, DEFAULTS, GRU, SMALL, Config
+from ptb.training import Clip, Objective
 
 # Zaremba et al. (2014), section 4.1, as ../shared/REFERENCE.md has it; the last row is the tutorial's smoke test.
 TABLE = """
@@ -30,6 +31,17 @@ def test_the_published_configurations_are_the_papers(row):
         for field, (dividend, _, divisor) in zip(FIELDS, (cell.partition("/") for cell in cells), strict=True)
     }
     assert dataclasses.asdict(CONFIGS[name]) == DEFAULTS | published
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_every_field_reaches_the_model_the_objective_and_the_clip(config):
+    fields = dataclasses.asdict(config)
+    made = dataclasses.replace(config, hidden_size=4).make_model(9).get_config()
+    shared = fields.keys() & made.keys() - {"hidden_size"}
+    assert shared >= {"num_layers", "cell", "keep_prob", "init_scale", "drop_input", "orthogonal_recurrence", "forget_bias"}
+    assert {name: made[name] for name in shared} == {name: fields[name] for name in shared}
+    assert config.objective()._asdict() == {name: fields[name] for name in Objective._fields}
+    assert config.gradient_clip() == Clip(config.max_grad_norm, config.clip, config.norm_of_repeats)
 
 
 @pytest.mark.parametrize("path", sorted(reproduce.RESULTS.glob("*/config.json")), ids=lambda path: path.parent.name)

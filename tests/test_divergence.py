@@ -11,12 +11,11 @@ import pytest
 
 import corpora
 import runs
-import train
+import training_runs
 from configs import TEST
 from ptb.evaluation import Score
 from ptb.progress import MOST_REWINDS, REWIND_FACTOR, Diverged, Progress, rewind
 from ptb.run import Run, RunError
-from ptb.signals import StopRequest
 from ptb.training import Sums
 
 
@@ -25,14 +24,10 @@ def begin(tiny_corpus, tmp_path):
     """Returns `begin(learning_rate)`, which trains in one and the same folder at that rate."""
     corpus = corpora.load_corpus(str(tiny_corpus))
 
-    def begin(checkpoint_seconds=0, rewinds=False, **changes):
+    def begin(checkpoint_seconds=0, rewinds=False, sample_every=0, report_every=0, **changes):
+        watching = {"checkpoint_seconds": checkpoint_seconds, "sample_every": sample_every, "report_every": report_every}
         config = dataclasses.replace(TEST, hidden_size=8, **changes)
-        run = Run(tmp_path / "run")
-        model = config.make_model(len(corpus.vocabulary), seed=1)
-        run.begin({"seed": 1})
-        with StopRequest("") as stop:
-            setting = {"seed": 1, "precision": "float32"}
-            train.train(config, corpus, run, model, setting, stop, train.Watching(checkpoint_seconds), rewinds)
+        training_runs.begin(config, corpus, begin.run.path, rewinds=rewinds, **watching)
 
     begin.run = Run(tmp_path / "run")
     return begin
@@ -58,6 +53,13 @@ def test_a_training_that_diverges_stops_and_keeps_its_last_good_checkpoint(begin
     assert_finite(checkpoint)
     assert checkpoint.record["step"] <= int(stopped[1])
     assert not (begin.run.path / "result.json").exists()
+
+
+def test_samples_of_a_model_that_has_gone_astray_are_no_error_of_their_own(begin):
+    with pytest.raises(Diverged):
+        begin(checkpoint_seconds=1e9, sample_every=1, report_every=1000, learning_rate=1e38, max_grad_norm=1e38)
+    (curves,) = begin.run.path.glob("events.out.*")
+    assert b"(the probabilities are not finite)" in curves.read_bytes()
 
 
 def test_a_rewind_goes_on_with_a_lower_rate_to_the_end(begin):

@@ -120,6 +120,7 @@ def test_the_command_scores_runs_and_their_average(command, run_folders, tmp_pat
     single = records(command("evaluate.py", *run_folders, "--json"))
     assert [(r["run"], r["split"]) for r in single] == [(run, split) for run in run_folders for split in ("valid", "test")]
     results = [json.loads(pathlib.Path(run, "result.json").read_text())["test_perplexity"] for run in run_folders]
+    assert results[0] != results[1]
     assert [r["perplexity"] for r in single if r["split"] == "test"] == pytest.approx(results, rel=1e-6)
     averaged = records(command("evaluate.py", *run_folders, "--average", "--split=test", "--json"))
     assert [r["run"] for r in averaged] == ["average of 1", "average of 2"]
@@ -134,6 +135,19 @@ def test_the_command_scores_runs_and_their_average(command, run_folders, tmp_pat
         probabilities.append([math.exp(float(row["log_probability"])) for row in rows if row["split"] == "test"])
     mean = np.mean(probabilities, 0)
     assert averaged[1]["perplexity"] == pytest.approx(np.exp(-np.log(mean).mean()), rel=1e-6)
+
+
+def test_each_of_several_runs_is_scored_on_its_own_text(command, run_folders, tmp_path):
+    for split, lines in (("train", 80), ("valid", 79), ("test", 13)):
+        (tmp_path / f"{split}.txt").write_text("a dog sees a cat on every single street\n" * lines)
+    other = tmp_path / "run"
+    process = command("train.py", "--model=lstm150", f"--data_path={tmp_path}", f"--save_path={other}")
+    assert process.returncode == 0, process.stderr
+    paths = [run_folders[0], str(other)]
+    results = [json.loads(pathlib.Path(path, "result.json").read_text())["test_perplexity"] for path in paths]
+    scored = records(command("evaluate.py", *paths, "--split=test", "--json"))
+    assert [record["run"] for record in scored] == paths
+    assert [record["perplexity"] for record in scored] == pytest.approx(results, rel=1e-5)
 
 
 def test_what_was_trained_in_bfloat16_is_scored_in_float32_by_both_commands(command, tmp_path):

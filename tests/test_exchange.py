@@ -57,6 +57,8 @@ def test_layers_without_biases_have_zeros(torch_lstm):
 def test_what_is_not_an_lstm_alone_is_refused(torch_lstm):
     with pytest.raises(ValueError, match="no weight_ih_l0 among rnn.weight_ih_l0.*give the state_dict of the LSTM alone"):
         from_torch({f"rnn.{name}": weights for name, weights in torch_lstm[0].items()})
+    with pytest.raises(ValueError, match="weight_ih_l0 without weight_hh_l0"):
+        from_torch({name: weights for name, weights in torch_lstm[0].items() if name != "weight_hh_l0"})
     gru = {name: weights[:6] for name, weights in torch_lstm[0].items()}
     with pytest.raises(ValueError, match="weight_hh_l0: has 6 rows for 2 units, not the 4 gates of an LSTM"):
         from_torch(gru)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from ptb.evaluation import make_eval_step, score
 from ptb.progress import Diverged, Progress
 from ptb.run import Run
 from ptb.training import Sums, make_train_step
-from training_runs import RECORDED, begin
+from training_runs import RECORDED, StopAt, begin
 
 PATIENT = dataclasses.replace(TEST, hidden_size=16, num_epochs=30, patience=3, validate_every=10, learning_rate=0.5)
 WILD = dataclasses.replace(PATIENT, explosion=1.5, learning_rate=8.0, max_grad_norm=100, patience=0)
@@ -69,27 +70,6 @@ def test_the_best_weights_are_restored_and_what_other_commands_open(patient, cor
 def test_validation_comes_every_so_many_steps(patient):
     folder, _, progress = patient
     assert [step for step, _ in validation_curve(folder)] == list(range(10, progress.step + 1, 10))
-
-
-class StopAt:
-    """A request to stop that comes with the nth question for one."""
-
-    def __init__(self, count):
-        self.count, self.hint = count, ""
-
-    @property
-    def requested(self):
-        self.count -= 1
-        return self.count < 0
-
-    def watch(self, windows):
-        for window in windows:
-            if self.requested:
-                self.exit()
-            yield window
-
-    def exit(self):
-        raise SystemExit(143)
 
 
 def test_stopped_anywhere_a_patient_run_ends_as_an_unbroken_one(patient, corpus, tmp_path):
@@ -146,10 +126,11 @@ def test_a_run_that_goes_on_in_another_precision_says_so(corpus, tmp_path, caplo
 
 
 def test_a_stop_tells_the_best_so_far(corpus, tmp_path):
-    stop = StopAt(60)
-    with pytest.raises(SystemExit):
-        begin(PATIENT, corpus, tmp_path / "run", stop=stop)
-    assert stop.hint.startswith("best so far: valid perplexity ")
+    for count, best in ((3, ""), (60, "best so far: valid perplexity "), (0, "best so far: valid perplexity ")):
+        stop = StopAt(count)
+        with pytest.raises(SystemExit):
+            begin(PATIENT, corpus, tmp_path / "run", stop=stop)
+        assert stop.hint.startswith(best + ("" if best else "the same command resumes "))
 
 
 @pytest.mark.parametrize(("checkpoint_seconds", "report_every"), [(0, 0), (1e9, 0), (1e9, 7)])
@@ -161,9 +142,42 @@ def test_a_loss_so_many_times_the_first_stops_the_run_whenever_it_is_looked_at(
     assert trained.Trained(tmp_path / "run").load_model()
 
 
+def test_a_resumed_run_remembers_the_first_loss(corpus, tmp_path):
+    with pytest.raises(SystemExit):
+        begin(WILD, corpus, tmp_path / "run", StopAt(0))  # after the first step, which cannot explode
+    with pytest.raises(Diverged, match="limit 3.29"):
+        begin(WILD, corpus, tmp_path / "run")
+
+
 def test_without_a_limit_a_loss_may_be_any_number_of_times_the_first(corpus, tmp_path):
     config = dataclasses.replace(WILD, explosion=0.0)
     assert begin(config, corpus, tmp_path / "run")[1].epoch > config.num_epochs
+
+
+def test_seconds_are_those_of_an_epochs_training_also_of_a_resumed_one(corpus, tmp_path, monkeypatch):
+    """By a clock that a step takes one second on, and a validation a hundred."""
+    now = 0
+
+    def lasting(seconds, function):
+        def timed(*arguments):
+            nonlocal now
+            now += seconds
+            return function(*arguments)
+
+        return timed
+
+    monkeypatch.setattr("ptb.progress.time", types.SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(train, "make_train_step", lambda *arguments: lasting(1, make_train_step(*arguments)))
+    monkeypatch.setattr(train, "score", lasting(100, score))
+    config = dataclasses.replace(TEST, num_epochs=2, validate_every=10)
+    with pytest.raises(SystemExit):
+        begin(config, corpus, tmp_path / "run", StopAt(5))
+    begin(config, corpus, tmp_path / "run")
+    records = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    windows, _ = train.cut_into_windows(corpus, config)
+    assert len(windows) > 10
+    assert [record["seconds"] for record in records] == [len(windows)] * 2
+    assert [record["words_per_second"] for record in records] == [config.batch_size * config.num_steps] * 2
 
 
 def test_each_step_has_the_state_of_the_one_before_and_masks_of_its_own(corpus, tmp_path, monkeypatch):

@@ -163,6 +163,9 @@ def test_the_command_leaves_out_unk_and_takes_the_likeliest(command, run):
     assert process.returncode == 0, process.stderr
     assert "<unk>" not in process.stdout
     assert len(process.stdout.split()) > 100
+    for seed, is_same in ((3, True), (4, False)):
+        other = command("generate.py", run, "--length=200", "--avoid_unk", "--temperature=2", f"--seed={seed}")
+        assert (other.stdout == process.stdout) == is_same
     process, again = (command("generate.py", run, "--sample=argmax", "--prompt=the", "--length=10") for _ in range(2))
     assert process.stdout.startswith("the ")
     assert process.stdout == again.stdout
@@ -181,6 +184,8 @@ def test_the_command_suggests_words(command, run):
     two = suggestions("--top_k=2")
     assert list(two) == list(likeliest)[:2]
     assert sum(two.values()) == pytest.approx(1, abs=2e-6)
+    assert list(suggestions("--top_p=1e-9")) == list(likeliest)[:1]
+    assert max(suggestions("--temperature=0.1").values()) > 1.1 * max(likeliest.values())
 
 
 def test_words_come_one_by_one_and_ctrl_c_ends_them_quietly(run):

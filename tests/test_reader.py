@@ -12,6 +12,7 @@ import pytest
 import corpora
 import reader
 import textfiles
+import tokenfiles
 from reader import EOS, UNK, DataError, Vocabulary
 from texts import FILES, TEST, TRAIN, VALID, assert_data_error, members_of, tar_member, tgz, write_files
 
@@ -133,14 +134,14 @@ def test_a_vocabulary_given_encodes_every_split(tmp_path):
 
 
 def test_unknown_words_become_unk_with_one_warning(tmp_path, caplog):
-    folder = write_files(tmp_path, FILES | {"ptb.valid.txt": "the ox sat\nox\n", "ptb.test.txt": "a dog <unk>\n"})
+    folder = write_files(tmp_path, FILES | {"ptb.valid.txt": "the ox sat\n" + "ox\n" * 6, "ptb.test.txt": "a dog <unk>\n"})
     corpus = reader.read_corpus(folder)
-    assert corpus.valid.tolist() == [0, 2, 5, 1, 2, 1]
+    assert corpus.valid.tolist() == [0, 2, 5, 1] + [2, 1] * 6
     assert corpus.test.tolist() == [2, 4, 2, 1]
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage() == (
-        f"words outside the vocabulary, read as <unk>: 3 (2 in {folder}/ptb.valid.txt, 1 in {folder}/ptb.test.txt)"
+        f"words outside the vocabulary, read as <unk>: 8 (7 in {folder}/ptb.valid.txt, 1 in {folder}/ptb.test.txt)"
     )
 
 
@@ -150,6 +151,15 @@ def test_the_warning_is_one_line_on_standard_error(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
     assert done.stdout == ""
     assert done.stderr == f"words outside the vocabulary, read as <unk>: 1 (1 in {folder}/ptb.valid.txt)\n"
+
+
+def test_a_character_that_a_model_does_not_know_is_to_be_taken_out(tmp_path):
+    path, vocabulary = tmp_path / "text.txt", reader.Vocabulary(("c", "a", "f", reader.EOS))
+    path.write_text("café\n")
+    for read in (reader.read_tokens, lambda *arguments: tokenfiles.read_ids(str(path), *arguments[1:])):
+        with pytest.raises(DataError) as error:
+            read(path, vocabulary, "char")
+        assert_data_error(error, str(path), "'é' in line 1", "; take them out")
 
 
 def test_without_unk_unknown_words_are_named_with_their_lines(tmp_path):

@@ -16,6 +16,7 @@ import tensorflow as tf
 import configs
 import processes
 import runs
+from ptb import replicas
 from ptb.run import FILES, Run
 
 STEPS = 200
@@ -59,6 +60,14 @@ def corpus(tmp_path_factory):
         lines = [" ".join(rng.choice(words, 7)) + "\n" for _ in range(count // 8)]
         (folder / f"{split}.txt").write_text("".join(lines))
     return folder
+
+
+def test_the_chief_writes_where_there_is_one(monkeypatch):
+    for cluster, first in (({"chief": ["a:1"], "worker": ["b:1"]}, "chief"), ({"worker": ["a:1", "b:1"]}, "worker")):
+        for kind, hosts in cluster.items():
+            for index in range(len(hosts)):
+                monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}}))
+                assert replicas.is_first_worker("multi_worker") == ((kind, index) == (first, 0))
 
 
 def start(folder, corpus, save_path, distribute, before, *arguments):

@@ -37,7 +37,7 @@ def record(results, name, valid, test, hours, train=1.0, precision="float32"):
 
 def test_a_row_has_the_mean_over_its_runs_and_others_say_not_run(tmp_path):
     record(tmp_path, "small-1", 120.0, 115.0, 0.4)
-    record(tmp_path, "small-2", 122.0, 116.0, 0.6, precision="bfloat16")
+    record(tmp_path, "small-2", 122.0, 116.0, 0.6, precision="float32, bfloat16")
     record(tmp_path, "small_lua_decay-1", 1.0, 1.0, 1)  # another configuration, whose name begins alike
     averages = [("average of 1", "test", 115.0), ("average of 2", "valid", 101.25), ("average of 2", "test", 97.5)]
     lines = [json.dumps(dict(zip(("run", "split", "perplexity"), average))) for average in averages]
@@ -217,7 +217,10 @@ def test_the_command_trains_averages_and_records(tiny_corpus, copy):
     process = processes.run(copy / "reproduce.py", *arguments, cwd=copy)
     assert process.returncode == 0, process.stderr
     for seed in (1, 2):
-        assert {path.name for path in (copy / "results" / f"test_bfloat16-{seed}").iterdir()} == set(reproduce.RECORDS)
+        kept = copy / "results" / f"test_bfloat16-{seed}"
+        assert {path.name for path in kept.iterdir()} == set(reproduce.RECORDS)
+        result = json.loads((kept / "result.json").read_text())
+        assert (result["seed"], result["precision"]) == (seed, "bfloat16")
     averages = [json.loads(line) for line in (copy / "results" / "test_bfloat16-average.jsonl").read_text().splitlines()]
     assert [(r["run"], r["split"], r["precision"]) for r in averages] == [
         (f"average of {count}", split, "float32") for count in (1, 2) for split in ("valid", "test")

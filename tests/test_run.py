@@ -71,18 +71,6 @@ def test_the_checkpoint_of_the_beginning_of_the_epoch_outlives_the_last_two(run)
     assert [name[-5:-4] for name in checkpoints(run)] == ["4", "6", "7"]
 
 
-def test_damaged_checkpoints_that_were_passed_over_are_none_of_the_last_two(run):
-    for step in (1000, 2000, 3000):
-        run.save_checkpoint(step, ARRAYS, {"step": step}, epoch_step=1000)
-    for step in (2000, 3000):
-        (run.path / f"checkpoint-{step:09d}.npz").write_bytes(b"")
-    assert run.load_checkpoint().record == {"step": 1000}
-    for step in (1300, 1600):  # shorter turns than the first, each stopped before it comes as far
-        run.save_checkpoint(step, ARRAYS, {"step": step}, epoch_step=1000)
-        assert run.load_checkpoint().record == {"step": step}
-    assert checkpoints(run) == [f"checkpoint-{step:09d}.npz" for step in (1000, 1300, 1600)]
-
-
 @pytest.mark.parametrize("name", ["vocabulary.txt", "checkpoint-000000003.npz", "events.out.1", "train/events.out.1"])
 def test_files_of_whoever_left_no_config_are_not_touched(tmp_path, name):
     strange = tmp_path / "run" / name

@@ -1,12 +1,14 @@
 """Signals to a real process that stops on request."""
 
 import os
+import pty
 import signal
 import time
 
 import pytest
 
 import processes
+from ptb.signals import say
 
 PROGRAM = """
 import time
@@ -64,3 +66,13 @@ def test_an_echo_of_the_first_does_not(tmp_path):
     os.kill(process.pid, signal.SIGTERM)
     time.sleep(0.5)
     assert process.is_alive()
+
+
+def test_a_terminal_that_has_gone_and_a_pipe_that_nobody_reads_are_printed_to_in_vain(tmp_path):
+    for read, write in (pty.openpty(), os.pipe()):
+        os.close(read)
+        with os.fdopen(write, "w") as stream:
+            say("one", stream)
+            say("two", stream)
+    with pytest.raises(OSError, match="No space left"), open("/dev/full", "w", buffering=1) as stream:
+        say("one", stream)

@@ -7,10 +7,13 @@ import signal
 
 import pytest
 
+import corpora
 import processes
 import runs
+from configs import CONFIGS
 from ptb.curves import Curves
 from ptb.run import Run, RunError
+from training_runs import StopAt, begin
 
 FILE_SIZE = 6000  # bytes: enough for the first checkpoints of the test configuration, which grow with the curves in them
 
@@ -103,6 +106,16 @@ def test_what_is_damaged_is_passed_over_or_made_again(damage, warnings, unbroken
     for warning in warnings:
         assert warning in process.stderr
     runs.assert_same(save_path, unbroken)
+
+
+def test_a_damaged_checkpoint_is_none_of_the_last_two_when_the_run_has_gone_on(tiny_corpus, tmp_path):
+    corpus, run = corpora.load_corpus(str(tiny_corpus)), Run(tmp_path / "run")
+    for stop, checkpoint_seconds, kept in ((StopAt(4), 0, [0, 4, 5]), (StopAt(2), 1e9, [0, 4, 7]), (StopAt(0), 1e9, [0, 4, 5])):
+        with pytest.raises(SystemExit):
+            begin(CONFIGS["test"], corpus, run.path, stop, checkpoint_seconds=checkpoint_seconds)
+        assert [run.load_checkpoint(up_to=step).record["step"] for step in kept] == kept
+        assert len(run.checkpoints()) == len(kept)
+        newest(run.path).write_bytes(b"")
 
 
 def test_the_second_process_in_a_folder_is_told_of_the_first_and_no_lock_outlives_its_process(tiny_corpus, tmp_path):

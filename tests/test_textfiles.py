@@ -25,6 +25,8 @@ from texts import FILES, TEST, TRAIN, VALID, assert_data_error, members_of, tar_
         ({"ptb.train.txt": b"a " * textfiles.MAX_LINE_BYTES}, ["ptb.train.txt: line 1 has over 1,048,576 bytes"]),
         ({"ptb.test.txt": TRAIN}, ["ptb.test.txt: is the same text as", "ptb.train.txt"]),
         ({"ptb.valid.txt": TRAIN}, ["ptb.valid.txt: is the same text as", "ptb.train.txt"]),
+        ({"ptb.valid.txt": TRAIN.replace("\n", "\r\n")}, ["ptb.valid.txt: is the same text as", "ptb.train.txt"]),
+        ({"ptb.test.txt": TRAIN.removesuffix("\n")}, ["ptb.test.txt: is the same text as", "ptb.train.txt"]),
     ],
 )
 def test_bad_text(tmp_path, files, fragments):

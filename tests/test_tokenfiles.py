@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -93,6 +94,15 @@ def test_processes_that_read_at_the_same_time_do_not_meet(folder):
     assert not list(folder.glob(".ids-*"))
 
 
+def test_what_a_killed_process_has_left_is_deleted_a_day_later(folder):
+    for name, age in (("old", 2 * tokenfiles.DAY), ("new", 0)):
+        (folder / f".ids-{name}").mkdir()
+        (folder / f".ids-{name}" / "new.ids").touch()
+        os.utime(folder / f".ids-{name}", times=(time.time() - age,) * 2)
+    corpora.load_corpus(str(folder))
+    assert [path.name for path in folder.glob(".ids-*")] == [".ids-new"]  # which may still be in use
+
+
 def test_a_text_is_read_once_and_again_when_it_has_changed(folder):
     first = corpora.load_corpus(str(folder)).train.copy()
     text = folder / "train.txt"
@@ -100,6 +110,8 @@ def test_a_text_is_read_once_and_again_when_it_has_changed(folder):
     text.write_bytes(b"x" * status.st_size)  # which nobody notices, since it looks untouched
     os.utime(text, ns=(status.st_atime_ns, status.st_mtime_ns))
     np.testing.assert_array_equal(corpora.load_corpus(str(folder)).train, first)
+    text.write_text(TEXTS["train.txt"].replace("dogs", "cats"))  # as long as before
+    assert "cats" in corpora.load_corpus(str(folder)).vocabulary.ids
     text.write_text(TEXTS["train.txt"] * 2)
     assert len(corpora.load_corpus(str(folder)).train) > len(first)
 

@@ -1,5 +1,6 @@
 """train.py as a process of its own: what it prints, what it leaves, and that no crash changes where it ends."""
 
+import functools
 import json
 import math
 import os
@@ -13,6 +14,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+import configs
 import processes
 import train
 from conftest import ROOT
@@ -177,6 +179,28 @@ def test_the_gap_to_the_grammar_of_the_built_in_corpus(capsys):
     printed = capsys.readouterr().out
     assert printed.startswith(f"Floor: {floor:.3f}, ")
     assert printed.endswith("this model: 25.0% above it\n")
+
+
+def test_seed_kernel_and_precision_reach_the_model(command, tiny_corpus, tmp_path):
+    process = command(
+        "train.py",
+        *arguments(tiny_corpus, tmp_path / "run", "--rnn_mode=basic", "--precision=bfloat16"),
+        before=functools.partial(record_choices, tmp_path / "choices.json"),
+    )
+    assert process.returncode == 0, process.stderr
+    chosen = {"seed": 3, "rnn_mode": "basic", "product_dtype": "bfloat16"}
+    assert json.loads((tmp_path / "choices.json").read_text()) == chosen
+
+
+def record_choices(path):
+    """Has a process write with what train.py makes its model."""
+    make_model = configs.Config.make_model
+
+    def recorded(config, vocab_size, **choices):
+        path.write_text(json.dumps(choices))
+        return make_model(config, vocab_size, **choices)
+
+    configs.Config.make_model = recorded
 
 
 def test_the_revision_has_a_plus_where_the_program_was_changed_not_its_records(tmp_path, monkeypatch):

@@ -140,6 +140,18 @@ def test_a_sampled_softmax_reports_its_estimate_and_descends_on_the_other(model,
         np.testing.assert_allclose(change, -0.5 * STEPS * gradient, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize(("keep_prob", "samples"), [(0.5, 0), (1.0, 3)])
+def test_masks_and_draws_follow_the_seed_of_the_step(keep_prob, samples):
+    def loss(seed, keep_prob=keep_prob, samples=samples):
+        model = LanguageModel(VOCAB, 6, 2, init_scale=0.6, keep_prob=keep_prob)
+        train_step = make_train_step(model, Clip(1e9), objective=Objective(softmax_samples=samples))
+        seed = np.array(seed, np.int32)
+        return float(train_step(*window(), model.initial_state(BATCH), Sums.zero(), np.float32(0), seed)[1].loss)
+
+    assert loss([1, 7]) == loss([1, 7])
+    assert len({loss([1, 7]), loss([1, 8]), loss([2, 7]), loss([1, 7], keep_prob=1.0, samples=0)}) == 4
+
+
 def test_rmsprop_is_torchs_as_char_rnn_uses_it(model):
     config = CONFIGS["char_rnn"]
     optimizer = config.make_optimizer()
