@@ -47,8 +47,8 @@ class Config:
     optimizer: str = "sgd"  # or one of OPTIMIZERS
     bptt_steps: int = 0  # how far back the gradient reaches, if further than num_steps, the steps from update to update
     validate_every: int = 0  # steps, besides each epoch's end
-    patience: int = 0  # stop after so many validations without a new best, and take the best weights
-    explosion: float = 0.0  # stop where the loss is so many times the first
+    patience: int = 0  # stop after this many validations without a new best, and take the best weights
+    explosion: float = 0.0  # stop where the loss is this many times the first; 0: never
 
     def __post_init__(self):
         for name, choices in CHOICES.items():
@@ -87,7 +87,7 @@ class Config:
         )
 
     def make_model(self, vocab_size, **choices):
-        """Returns a new model of this configuration; `choices` are the kernel, the precision and the seed."""
+        """Returns a new `LanguageModel`; `choices` are its rnn_mode, product_dtype, seed and dtype."""
         return LanguageModel(
             vocab_size,
             self.hidden_size,

@@ -41,7 +41,7 @@ def define_flags():
         "split",
         ["valid", "test"],
         ["train", "valid", "test"],
-        "Which parts of the text to score; of one text file all, unless this is given",
+        "Which parts of the text to score; one text file is scored whole unless this is given.",
     )
     flags.DEFINE_bool("average", False, "Score the mean of the runs' probabilities: of the first, of the first two, … of all.")
     flags.DEFINE_string(

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 def define_flags():
     flags.DEFINE_string("prompt", "", "The words to go on from; a new line ends a sentence. Without any, a new sentence.")
-    flags.DEFINE_integer("length", 50, "How many words to write, ends of sentences included.", lower_bound=1)
+    flags.DEFINE_integer("length", 50, "How many words (or characters) to write, ends of sentences included.", lower_bound=1)
     flags.DEFINE_integer("num_samples", 1, "How many texts to write, one after the other.", lower_bound=1)
     flags.DEFINE_integer("seed", 1, "Decides the draws: the same gives the same text.", lower_bound=0, upper_bound=2**32 - 1)
     flags.DEFINE_enum("sample", "multinomial", ["multinomial", "argmax"], "Draw each word, or take the likeliest.")
@@ -35,7 +35,7 @@ def define_flags():
     flags.DEFINE_float("top_p", 1, "Draw from the fewest likeliest words that have this probability together (nucleus).")
     flags.DEFINE_bool("avoid_unk", False, f"Never write {reader.UNK}.")
     flags.DEFINE_integer(
-        "top", None, "Write no text but so many of the likeliest next words, with probabilities.", lower_bound=1
+        "top", None, "Write no text, but this many of the likeliest next words, with probabilities.", lower_bound=1
     )
     flags.DEFINE_enum("rnn_mode", "auto", devices.RNN_MODES, "LSTM kernel: see ptb/kernels.py.")
     flags.DEFINE_enum("precision", "float32", devices.PRECISIONS, "Of matrix products: see ptb/devices.py.")

@@ -60,7 +60,9 @@ def define_flags():
     flags.DEFINE_string("save_path", None, "Folder for checkpoints, curves and results (default: runs/<model>-<seed>).")
     flags.DEFINE_integer("seed", 1, "Decides the initial weights and the dropout masks.", lower_bound=0, upper_bound=2**31 - 1)
     flags.DEFINE_enum("rnn_mode", "auto", devices.RNN_MODES, "Which kernel takes the cell through time: see ptb/kernels.py.")
-    flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "Of matrix products: see ptb/devices.py.")
+    flags.DEFINE_enum(
+        "precision", "auto", devices.PRECISIONS, "Of matrix products; auto: tf32 or bfloat16 where there are units for it."
+    )
     flags.DEFINE_enum("distribute", "none", replicas.STRATEGIES, "Over which devices to share each batch: see docs/scaling.md.")
     flags.DEFINE_float("checkpoint_minutes", 5, "How often to write a checkpoint within an epoch.", lower_bound=0)
     flags.DEFINE_integer("report_every", 0, "Steps from one printed line to the next (0: ten lines an epoch).", lower_bound=0)

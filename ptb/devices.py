@@ -35,7 +35,10 @@ def on_host():
 
 
 def choose_kernel(rnn_mode, gpus, cell="lstm"):
-    """Returns which of `ptb.kernels` to use: the one asked for, or for the LSTM cuDNN's on a GPU, the fused one elsewhere."""
+    """Returns which of `ptb.kernels` to use: the one asked for, or for the LSTM cuDNN's on a GPU, the fused one elsewhere.
+
+    DeviceError where the cell or the device has not the one asked for.
+    """
     if cell != "lstm":
         if rnn_mode not in ("auto", "basic"):
             raise DeviceError(f"--rnn_mode={rnn_mode}: is for the cell lstm, and this model's is {cell}; use auto or basic")
@@ -53,7 +56,8 @@ def choose_precision(precision, gpus, cpu_flags=None):
     float32: as the name says. tf32: NVIDIA's, whose matrix units round the factors to 10 bits of mantissa. bfloat16: factors
     and product have 7 bits, but not the sums in between; TF32 in cuDNN's kernel, which TensorFlow has no bfloat16 for. On a
     processor that has no unit for bfloat16 TensorFlow cuts the product's other bits off, where hardware and XLA round it: every
-    product is 0.3% too small. Weights, state and everything elementwise are float32 in all.
+    product is 0.3% too small. Weights, state and everything elementwise are float32 in all. DeviceError where the device has
+    not the one asked for. `cpu_flags` are the processor's, by default those of /proc/cpuinfo.
     """
     has_tf32 = bool(gpus) and _compute_capability(gpus[0]) >= (8, 0)  # and bfloat16 too
     if precision == "auto":

@@ -75,12 +75,15 @@ class LanguageModel(keras.Model):
     """Gives the distribution of each next word from the words so far: `logits, state = model(inputs, state)`.
 
     Dropout with probability `1 - keep_prob` stands on the output of the embedding, between the layers and before the
-    softmax, never on a recurrent connection, with a new mask at each time step (section 3.1 and figure 2 of the paper); the
+    softmax, never on a recurrent connection, with a new mask at each time step (section 3.2 and figure 2 of the paper); the
     first and the last of these can be left out, as char-rnn does with the first and `torch.nn.LSTM` with both.
     All weights start uniform in ±`init_scale`, the recurrent biases at zero, as in the tutorial's `ptb_word_lm.py`; with
     `orthogonal_recurrence` the recurrent weights start as orthogonal matrices. All of it, masks included, follows from seeds:
     `seed` for the weights, `dropout_seed` for the masks of a call. With `one_hot_input` the first layer reads words as
     one-hot vectors: the rows of its kernel are their embedding.
+
+    `cell` is one of `ptb.cells.CELLS` and `rnn_mode` "basic", "fused" or "cudnn", see `ptb.kernels`; ValueError where the cell
+    has no such kernel. `product_dtype` is that of matrix products, "bfloat16" or, by default, `dtype`.
     """
 
     def __init__(
@@ -152,7 +155,10 @@ class LanguageModel(keras.Model):
         return tuple(layer.initial_state(batch_size) for layer in self.recurrent_layers)
 
     def call(self, inputs, state, training=False, dropout_seed=None):
-        """`inputs` int32 `[batch, num_steps]` → logits `[batch, num_steps, vocab]` and the state after the last step."""
+        """`inputs` int32 `[batch, num_steps]` → logits `[batch, num_steps, vocab]` and the state after the last step.
+
+        `training` and `dropout_seed` are those of `features`.
+        """
         features, state = self.features(inputs, state, training, dropout_seed)
         return self.logits_of(features), state
 

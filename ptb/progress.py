@@ -38,7 +38,7 @@ class Progress:
     variables: dict  # what is learnt: weights, and what the optimiser keeps, by name
     state: tuple  # recurrent state before the next window
     sums: Sums  # over the windows of this epoch so far
-    explosion: float = 0.0  # a loss of so many times the first is too much; 0: of no number of times
+    explosion: float = 0.0  # a loss this many times the first is too much; 0: none is
     best_weights: dict = dataclasses.field(default_factory=dict)  # by name, where the best are to be kept
     epoch: int = 1
     window: int = 0  # the next one of this epoch

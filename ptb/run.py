@@ -158,7 +158,7 @@ class Run:
     def load_checkpoint(self, up_to=None):
         """Returns the newest `Checkpoint` that is whole, of those up to a step if that is given; None without any.
 
-        A damaged one is passed over with a warning, if there is one to take in its place.
+        A damaged one is passed over with a warning, if there is one to take in its place; else it is a RunError.
         """
         damaged = []
         for path in self.checkpoints()[::-1]:

@@ -43,7 +43,7 @@ def generate(next_step, token, state, length, seed, distribution=distribution):
     """Yields the ids of `length` words that follow `token`; `state` is that before it.
 
     Each is drawn from `distribution(logits)`. `seed` is a tuple of non-negative integers; the draw at a position is a function
-    of these and of the position, so that there is no generator to carry along.
+    of these and of the position, so that there is no generator to carry along. ValueError for logits that are not finite.
     """
     for position in range(length):
         logits, state = next_step(token, state)

@@ -52,9 +52,9 @@ def sampled_cross_entropy(features, weights, bias, targets, product_dtype, num_s
     int32 `[2]`. So a step touches few rows of the weights, however many there are. The first is the loss of a softmax over the
     target and the set, each score less the log of the probability that the word is in such a set (Jean et al. 2015, "On Using
     Very Large Target Vocabulary"; so does `tf.nn.sampled_softmax_loss`, whose own draws do not follow from a seed that changes
-    from step to step). On average over sets it is least nearly where `cross_entropy` is, but lower. The second leaves the
-    target's score as it is, which is there for certain: its sum of exponentials is that of the whole vocabulary, on average
-    over sets.
+    from step to step). On average over sets its minimum lies near that of `cross_entropy`, but its value is lower. The second
+    leaves the target's score as it is, which is there for certain: its sum of exponentials is that of the whole vocabulary, on
+    average over sets.
     """
     vocab_size = weights.shape[0]
 

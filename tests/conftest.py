@@ -6,6 +6,7 @@ import pathlib
 
 import pytest
 
+import corpora
 import processes
 from ptb import devices  # before anything that imports TensorFlow: it decides how that multiplies matrices
 
@@ -30,8 +31,8 @@ def no_survivors():
 
 @pytest.fixture(scope="session")
 def ptb_path():
-    """The folder with the real data, from PTB_DATA or beside the checkout; skips where there is none."""
-    for folder in (os.environ.get("PTB_DATA"), ROOT.parent / "shared" / "ptb"):
+    """The folder with the real data, from PTB_DATA, beside the checkout or in the user's cache; skips where there is none."""
+    for folder in (os.environ.get("PTB_DATA"), ROOT.parent / "shared" / "ptb", corpora.ptb_cache()):
         if folder and pathlib.Path(folder, "ptb.train.txt").exists():
             return str(folder)
     pytest.skip("no PTB: set PTB_DATA to the folder with ptb.train.txt")
