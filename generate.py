@@ -18,6 +18,7 @@ import commands
 import reader
 import trained
 from ptb import devices, sampling
+from ptb.run import RunError
 
 FLAGS = flags.FLAGS
 
@@ -67,14 +68,17 @@ def main(argv):
     for token in before:
         _, state = next_step(token, state)
 
-    if FLAGS.top:
-        suggest(narrowed(vocabulary)(next_step(last, state)[0]), vocabulary)
-        return
-    for sample in range(FLAGS.num_samples):
-        if sample:
-            print()
-        tokens = sampling.generate(next_step, last, state, FLAGS.length, (FLAGS.seed, sample), narrowed(vocabulary))
-        write((vocabulary.words[token] for token in itertools.chain(prompt, tokens)), level)
+    try:
+        if FLAGS.top:
+            suggest(narrowed(vocabulary)(next_step(last, state)[0]), vocabulary)
+            return
+        for sample in range(FLAGS.num_samples):
+            if sample:
+                print()
+            tokens = sampling.generate(next_step, last, state, FLAGS.length, (FLAGS.seed, sample), narrowed(vocabulary))
+            write((vocabulary.words[token] for token in itertools.chain(prompt, tokens)), level)
+    except sampling.NotFiniteError as error:
+        raise RunError(f"{opened.run.path}: {error}; restore an older checkpoint, or train again") from None
 
 
 def encode_prompt(vocabulary, level):

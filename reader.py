@@ -14,8 +14,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain, islice
+from itertools import chain, islice, starmap, zip_longest
 from logging import getLogger
+from operator import eq
 from typing import NamedTuple
 
 import numpy as np
@@ -122,17 +123,12 @@ def build_corpus(
     training text: a score on it would be worth nothing.
     """
     texts = dict(zip(names, (train, valid, test), strict=True))
+    for name in names[1:]:
+        if all(starmap(eq, zip_longest(tokenize(texts[name], level), tokenize(train, level)))):
+            raise DataError(f"{name}: is the same text as {names[0]}; give a text that is not trained on")
     if vocabulary is None:
         vocabulary = Vocabulary.build(tokenize(train, level))
-    return corpus_of(vocabulary, names, _encode(texts, vocabulary, level))
-
-
-def corpus_of(vocabulary: Vocabulary, names: Sequence[str], ids: Sequence[np.ndarray]) -> Corpus:
-    """The corpus of the ids of train, valid and test; DataError as in `build_corpus` for two texts that are one."""
-    for name, tokens in zip(names[1:], ids[1:], strict=True):
-        if np.array_equal(tokens, ids[0]):
-            raise DataError(f"{name}: is the same text as {names[0]}; give a text that is not trained on")
-    return Corpus(vocabulary, *ids)
+    return Corpus(vocabulary, *_encode(texts, vocabulary, level))
 
 
 def read_corpus(

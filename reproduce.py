@@ -223,7 +223,7 @@ def averaged(results, row, count):
 
 
 def others_table(results):
-    """Yields the lines of the table of small and of what has no published number; a precision asked for by name has its own."""
+    """Yields the lines of the table of small and of what has no published number, a line for each precision asked for."""
     yield "| configuration | train | valid | test | | runs | products in | hours a run |"
     yield "|---|---|---|---|---|---|---|---|"
     for model in ("small", *OTHERS):
@@ -283,7 +283,7 @@ def read_records(path):
 
 
 def precisions(records):
-    """Returns in what products the runs were trained: those of one row, and one itself, may come from several machines."""
+    """Returns in what products the runs were trained: those of a row, and even one run, may have been on several machines."""
     return ", ".join(sorted({precision for record in records for precision in record["precision"].split(", ")}))
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reader import EOS, UNK, Corpus, Vocabulary, corpus_of, cure_of_unknown, split_line
+from reader import EOS, UNK, Corpus, Vocabulary, cure_of_unknown, split_line
 from textfiles import DataError, iterate_text, opened
 
 CHUNK = 1 << 20  # ids at a time
@@ -39,8 +39,10 @@ def read_corpus(files: Sequence[str], vocabulary: Vocabulary | None = None, leve
     texts = []
     for file in files:
         vocabulary, ids = read_ids(file, vocabulary, level)
+        if texts and np.array_equal(ids, texts[0]):
+            raise DataError(f"{file}: is the same text as {files[0]}; give a text that is not trained on")
         texts.append(ids)
-    return corpus_of(vocabulary, files, texts)
+    return Corpus(vocabulary, *texts)
 
 
 def read_ids(path: str, vocabulary: Vocabulary | None = None, level: str = "word") -> tuple[Vocabulary, np.ndarray]:

@@ -246,10 +246,9 @@ class Training:
         """Returns text that the model writes now, from a seed that is the number of the step."""
         state, start = self.model.initial_state(1), self.vocabulary.ids[reader.EOS]
         try:
-            with np.errstate(invalid="ignore"):
-                tokens = list(sampling.generate(self.next_step, start, state, SAMPLE_LENGTH, (self.progress.step,)))
-        except ValueError:  # the next check says whether the training has diverged
-            return "(the probabilities are not finite)"
+            tokens = list(sampling.generate(self.next_step, start, state, SAMPLE_LENGTH, (self.progress.step,)))
+        except sampling.NotFiniteError as error:  # the next check says whether the training has diverged
+            return f"({error})"
         return "".join(reader.join_tokens((self.vocabulary.words[token] for token in tokens), self.config.level))
 
     def save_or_stop(self):

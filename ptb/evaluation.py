@@ -90,7 +90,7 @@ def score(eval_step, model, windows):
 def add_to_mean(mean, log_probabilities, count):
     """Returns the log of the mean probability under `count` models, float64.
 
-    `mean` is that under the first `count - 1`, which one model does without; `log_probabilities` are the last one's. The
+    `mean` is that under the first `count - 1`, ignored where `count` is 1; `log_probabilities` are the last one's. The
     arithmetic mean of the probabilities, as in section 4.1 of the paper, not of the logits.
     """
     log_probabilities = np.asarray(log_probabilities, np.float64)

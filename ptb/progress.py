@@ -141,7 +141,6 @@ class Progress:
         self.best_weights = best_weights(checkpoint)
         for name, value in record.items():
             setattr(self, name, value)
-        run.drop_checkpoints_after(self.step)  # damaged ones, which would count as the last two
         return True
 
     def check(self):

@@ -51,6 +51,7 @@ class Run:
     def __init__(self, path, read_only=False):
         self.path = pathlib.Path(os.path.expanduser(path))
         self.read_only = read_only
+        self._damaged = []  # checkpoints that were passed over
         self.vocabulary_path = self.path / "vocabulary.txt"
 
     @property
@@ -139,19 +140,26 @@ class Run:
     def save_checkpoint(self, step, arrays, record, epoch_step=0):
         """Writes a checkpoint of `{name: array}` and a JSON record, aside and then renamed, and drops older ones.
 
-        The last two are kept, and that of `epoch_step`, to which a run goes back when it diverges.
+        The last two are kept, and that of `epoch_step`, to which a run goes back when it diverges; damaged ones, which would
+        count as the last two, are not.
         """
 
         def write(file):
             np.savez(file, __record__=np.frombuffer(json.dumps(record).encode(), np.uint8), **arrays)
 
         self._write(checkpoint_name(step), write)
-        for old in self.checkpoints()[:-CHECKPOINTS_KEPT] if not self.read_only else ():
+        if self.read_only:
+            return
+        for path in self._damaged:
+            if path.name != checkpoint_name(step):
+                path.unlink(missing_ok=True)
+        self._damaged = []
+        for old in self.checkpoints()[:-CHECKPOINTS_KEPT]:
             if old.name != checkpoint_name(epoch_step):
                 old.unlink()
 
     def drop_checkpoints_after(self, step):
-        for path in self.checkpoints() if not self.read_only else ():
+        for path in self.checkpoints():
             if path.name > checkpoint_name(step):
                 path.unlink()
 
@@ -168,6 +176,7 @@ class Run:
                 checkpoint = _read_checkpoint(path)
             except Exception as error:  # of damaged bytes zipfile, NumPy and json make a dozen types of them
                 damaged.append(f"{path}: damaged checkpoint ({type(error).__name__}: {error})")
+                self._damaged.append(path)
                 continue
             for message in damaged:
                 logger.warning("%s; going on from %s", message, path.name)
@@ -190,13 +199,15 @@ class Run:
 
     def _read_json(self, name, cure, *numbers):
         path = self.path / name
-        with reading(path, cure):
-            try:
+        try:
+            with reading(path, cure):
                 record = json.loads(path.read_bytes())
-            except FileNotFoundError:
-                return None
-            if not isinstance(record, dict) or not all(isinstance(record.get(number), float) for number in numbers):
-                raise ValueError(" ".join(["not the expected object", *numbers]))
+                if not isinstance(record, dict) or not all(isinstance(record.get(number), float) for number in numbers):
+                    raise ValueError(" ".join(["not the expected object", *numbers]))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise RunError(f"{path}: cannot be read ({error.strerror}); name a folder that can be") from None
         return record
 
 
@@ -217,11 +228,9 @@ def _read_checkpoint(path):
 
 @contextlib.contextmanager
 def reading(path, cure):
-    """Makes a RunError that names the file of an OSError, and of the errors of damaged JSON, where it says the cure too."""
+    """Makes a RunError, which names the file and says the cure, of the errors that damaged JSON gives."""
     try:
         yield
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read ({error.strerror}); name a folder that can be") from None
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: damaged ({error}); {cure}") from None
 

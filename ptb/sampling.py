@@ -4,6 +4,10 @@ import numpy as np
 import tensorflow as tf
 
 
+class NotFiniteError(Exception):
+    """A model that has gone astray: its logits are no numbers."""
+
+
 def make_next_step(model):
     """Returns the compiled `next_step(token, state) -> (logits [vocab], state)` for one text, read one token at a time."""
     token = tf.TensorSpec([], tf.int32)
@@ -24,9 +28,11 @@ def distribution(logits, temperature=1.0, top_k=None, top_p=1.0, excluded=()):
     They are those of softmax(logits / temperature), less whatever is left out, one thing after the other: the ids `excluded`;
     all but the `top_k` most likely words; all but the nucleus, the fewest most likely words that make up `top_p` of what the
     former have left (Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration", section 3.1). Of equally likely
-    words the one with the lower id comes first, so that `top_k=1` is the argmax.
+    words the one with the lower id comes first, so that `top_k=1` is the argmax. NotFiniteError for logits that are no numbers.
     """
     logits = np.array(logits, np.float64)
+    if not np.isfinite(logits).all():
+        raise NotFiniteError("the model's scores of the next word are not finite")
     logits[list(excluded)] = -np.inf
     with np.errstate(over="ignore"):  # of a temperature next to none
         p = np.exp((logits - logits.max()) / temperature)
@@ -43,7 +49,7 @@ def generate(next_step, token, state, length, seed, distribution=distribution):
     """Yields the ids of `length` words that follow `token`; `state` is that before it.
 
     Each is drawn from `distribution(logits)`. `seed` is a tuple of non-negative integers; the draw at a position is a function
-    of these and of the position, so that there is no generator to carry along. ValueError for logits that are not finite.
+    of these and of the position, so that there is no generator to carry along.
     """
     for position in range(length):
         logits, state = next_step(token, state)

@@ -1,6 +1,6 @@
 """Stopping on request: the step in hand is finished and a checkpoint written before the process goes.
 
-And `say`, which prints for a process that has that to do even when nobody reads any more.
+`say` prints for such a process: a terminal or a pipe that has gone is not to end it before.
 """
 
 import errno

@@ -10,7 +10,7 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).parent.parent
-ON_THE_CPU = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}  # for a process that is not forked from the one that knows
+ON_THE_CPU = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}  # for what is started otherwise than by `start`
 
 sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])  # or the server would find nothing to preload

@@ -277,6 +277,14 @@ def test_run_folders_to_generate_from(folder, case):
     assert_refused(processes.run(*GENERATE, cwd=folder), 1, [fragment], folder, before)
 
 
+@pytest.mark.parametrize("more", [(), ("--top=3",)])
+def test_a_model_that_has_gone_astray_to_generate_from(folder, more):
+    vocab_size = len((folder / "run" / "vocabulary.txt").read_text().splitlines())
+    checkpoint("weights/language_model/softmax_bias", np.full(vocab_size, np.nan, np.float32))(folder / "run")
+    before = contents(folder)
+    assert_refused(processes.run(*GENERATE, *more, cwd=folder), 1, ["run: ", "are not finite; "], folder, before)
+
+
 OTHER_CASES = {
     "no text": ((*EVALUATE, "--data_path=nowhere"), "nowhere"),
     "another text than PTB": (("reproduce.py", "--model=small", "--data_path=data"), "--data_path=data: is not PTB"),

@@ -33,12 +33,23 @@ def test_the_published_configurations_are_the_papers(row):
     assert dataclasses.asdict(CONFIGS[name]) == DEFAULTS | published
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+OPTIONS_OF_A_MODEL = dataclasses.replace(
+    CONFIGS["medium"],
+    one_hot_input=True,
+    drop_input=False,
+    drop_output=False,
+    orthogonal_recurrence=True,
+    forget_bias=1.0,
+    softmax_samples=3,
+)
+
+
+@pytest.mark.parametrize("config", [*CONFIGS.values(), OPTIONS_OF_A_MODEL], ids=[*CONFIGS, "options"])
 def test_every_field_reaches_the_model_the_objective_and_the_clip(config):
-    fields = dataclasses.asdict(config)
-    made = dataclasses.replace(config, hidden_size=4).make_model(9).get_config()
-    shared = fields.keys() & made.keys() - {"hidden_size"}
-    assert shared >= {"num_layers", "cell", "keep_prob", "init_scale", "drop_input", "orthogonal_recurrence", "forget_bias"}
+    config = dataclasses.replace(config, hidden_size=4)
+    fields, made = dataclasses.asdict(config), config.make_model(9).get_config()
+    shared = fields.keys() & made.keys()
+    assert len(shared) == 10
     assert {name: made[name] for name in shared} == {name: fields[name] for name in shared}
     assert config.objective()._asdict() == {name: fields[name] for name in Objective._fields}
     assert config.gradient_clip() == Clip(config.max_grad_norm, config.clip, config.norm_of_repeats)

@@ -21,7 +21,7 @@ from ptb.training import Sums
 
 @pytest.fixture
 def begin(tiny_corpus, tmp_path):
-    """Returns `begin(learning_rate)`, which trains in one and the same folder at that rate."""
+    """Returns `begin(**changes)`, which trains the test configuration with these changes, always in the same folder."""
     corpus = corpora.load_corpus(str(tiny_corpus))
 
     def begin(checkpoint_seconds=0, rewinds=False, sample_every=0, report_every=0, **changes):
@@ -59,7 +59,7 @@ def test_samples_of_a_model_that_has_gone_astray_are_no_error_of_their_own(begin
     with pytest.raises(Diverged):
         begin(checkpoint_seconds=1e9, sample_every=1, report_every=1000, learning_rate=1e38, max_grad_norm=1e38)
     (curves,) = begin.run.path.glob("events.out.*")
-    assert b"(the probabilities are not finite)" in curves.read_bytes()
+    assert b"(the model's scores of the next word are not finite)" in curves.read_bytes()
 
 
 def test_a_rewind_goes_on_with_a_lower_rate_to_the_end(begin):

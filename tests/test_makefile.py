@@ -20,13 +20,13 @@ case "$*" in *"$FAILING"*) exit 1; esac
 def make(tmp_path):
     """Returns `make(arguments…, failing=…)`: its exit code, and the lines that the programs have noted."""
     shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("requirements.txt", "requirements-dev.txt", "requirements-bench.txt"):
+        (tmp_path / name).touch()  # before what is made of them, or make would install it
     for environment, installed in ((".venv", ("installed", "installed-dev")), (".venv-torch", ("installed",))):
         (tmp_path / environment / "bin").mkdir(parents=True)
         program = tmp_path / environment / "bin" / "python"
         program.write_text(NOTE)
         program.chmod(0o755)
-        for name in ("requirements.txt", "requirements-dev.txt", "requirements-bench.txt"):
-            (tmp_path / name).touch()
         for name in installed:
             (tmp_path / environment / name).touch()
 
@@ -35,6 +35,7 @@ def make(tmp_path):
         outer = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
         environment = outer | {"NOTES": str(notes), "FAILING": failing}
         done = subprocess.run(["make", *arguments], cwd=tmp_path, env=environment, capture_output=True)
+        assert not (tmp_path / ".venv" / "bin" / "pip").exists()
         return done.returncode, notes.read_text().splitlines()
 
     return run

@@ -68,7 +68,7 @@ def test_an_echo_of_the_first_does_not(tmp_path):
     assert process.is_alive()
 
 
-def test_a_terminal_that_has_gone_and_a_pipe_that_nobody_reads_are_printed_to_in_vain(tmp_path):
+def test_a_terminal_that_has_gone_and_a_pipe_that_nobody_reads_are_printed_to_in_vain():
     for read, write in (pty.openpty(), os.pipe()):
         os.close(read)
         with os.fdopen(write, "w") as stream:

@@ -110,9 +110,14 @@ def test_what_is_damaged_is_passed_over_or_made_again(damage, warnings, unbroken
 
 def test_a_damaged_checkpoint_is_none_of_the_last_two_when_the_run_has_gone_on(tiny_corpus, tmp_path):
     corpus, run = corpora.load_corpus(str(tiny_corpus)), Run(tmp_path / "run")
-    for stop, checkpoint_seconds, kept in ((StopAt(4), 0, [0, 4, 5]), (StopAt(2), 1e9, [0, 4, 7]), (StopAt(0), 1e9, [0, 4, 5])):
+    for stop, checkpoint_seconds, kept in (
+        (4, 0, [0, 4, 5]),
+        (2, 1e9, [0, 4, 7]),  # the next save comes after the damaged one,
+        (0, 1e9, [0, 4, 5]),  # before it,
+        (0, 1e9, [0, 4, 5]),  # in its place
+    ):
         with pytest.raises(SystemExit):
-            begin(CONFIGS["test"], corpus, run.path, stop, checkpoint_seconds=checkpoint_seconds)
+            begin(CONFIGS["test"], corpus, run.path, StopAt(stop), checkpoint_seconds=checkpoint_seconds)
         assert [run.load_checkpoint(up_to=step).record["step"] for step in kept] == kept
         assert len(run.checkpoints()) == len(kept)
         newest(run.path).write_bytes(b"")

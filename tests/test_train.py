@@ -231,5 +231,7 @@ def test_help_shows_every_flag_and_an_example(flag, command):
     process = command("train.py", flag)
     defined = re.findall(r'flags\.DEFINE_\w+\(\s*"(\w+)"', (ROOT / "train.py").read_text())
     assert "seed" in defined
-    for text in ("python train.py --model=medium", "<small|medium|large|test", *defined):
+    for name in defined:
+        assert re.search(rf"--(\[no\])?{name}:", process.stdout), name
+    for text in ("python train.py --model=medium", "<small|medium|large|test"):
         assert text in process.stdout

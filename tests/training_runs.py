@@ -9,7 +9,7 @@ from ptb.signals import StopRequest
 
 
 class StopAt:
-    """A request to stop that comes with the nth question for one."""
+    """A request to stop that comes after `count` questions for one."""
 
     def __init__(self, count):
         self.count, self.hint = count, ""
