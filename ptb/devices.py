@@ -57,8 +57,8 @@ def choose_precision(precision, gpus, cpu_flags=None):
     and product have 7 bits, but not the sums in between; TF32 in cuDNN's kernel, which TensorFlow has no bfloat16 for. On a
     processor that has no unit for bfloat16 TensorFlow cuts the product's other bits off, where hardware and XLA round it: every
     product is 0.3% too small. Weights, state and everything elementwise are float32 in all. DeviceError for tf32
-    without a GPU, and for tf32 or bfloat16 on a GPU that has neither; bfloat16 on such a processor is a warning. `cpu_flags`
-    are the processor's, by default those of /proc/cpuinfo.
+    without a GPU, and for tf32 or bfloat16 on a GPU that has neither; a processor without a unit for bfloat16 gets a warning.
+    `cpu_flags` are the processor's, by default those of /proc/cpuinfo.
     """
     has_tf32 = bool(gpus) and _compute_capability(gpus[0]) >= (8, 0)  # and bfloat16 too
     if precision == "auto":

@@ -3,12 +3,14 @@
 import multiprocessing
 import os
 import pathlib
+import shutil
 
 import pytest
 
 import corpora
 import processes
 from ptb import devices  # before anything that imports TensorFlow: it decides how that multiplies matrices
+from texts import TINY, write_files
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -51,8 +53,20 @@ def command():
 @pytest.fixture(scope="session")
 def tiny_corpus(tmp_path_factory):
     """A folder with three tiny texts, large enough for a handful of the test configuration's windows."""
-    folder = tmp_path_factory.mktemp("tiny")
-    sentence = "the cat sees the dogs and the dogs see <unk>\n"
-    for split, lines in (("train", 40), ("valid", 12), ("test", 13)):
-        (folder / f"{split}.txt").write_text(sentence * lines)
+    return write_files(tmp_path_factory.mktemp("tiny"), TINY)
+
+
+@pytest.fixture(scope="session")
+def finished_folder(tmp_path_factory):
+    """A folder with a corpus in `data` and a finished run of it in `run`."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_files(folder / "data", TINY)
+    process = processes.run("train.py", "--model=test", "--data_path=data", "--save_path=run", cwd=folder)
+    assert process.returncode == 0, process.stderr
     return folder
+
+
+@pytest.fixture
+def folder_to_spoil(finished_folder, tmp_path):
+    """A fresh copy of it, to spoil."""
+    return shutil.copytree(finished_folder, tmp_path / "folder")

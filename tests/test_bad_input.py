@@ -3,63 +3,16 @@
 import dataclasses
 import gzip
 import io
-import json
 import os
-import re
-import shutil
 import sys
 import tarfile
 
-import numpy as np
 import pytest
 
 import processes
 import textfiles
-
-SENTENCE = "the cat sees the dogs and the dogs see <unk>\n"
-TEXTS = {"train.txt": SENTENCE * 40, "valid.txt": SENTENCE * 12, "test.txt": SENTENCE * 13}
-
-
-def write(folder, files):
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    return folder
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A folder with a corpus in `data` and a finished run of it in `run`."""
-    folder = tmp_path_factory.mktemp("finished")
-    write(folder / "data", TEXTS)
-    process = processes.run("train.py", "--model=test", "--data_path=data", "--save_path=run", cwd=folder)
-    assert process.returncode == 0, process.stderr
-    return folder
-
-
-@pytest.fixture
-def folder(finished, tmp_path):
-    """A fresh copy of it, to spoil."""
-    return shutil.copytree(finished, tmp_path / "folder")
-
-
-def contents(folder):
-    """Everything below a folder."""
-    return {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
-
-
-def assert_refused(process, code, fragments, folder, before):
-    assert process.returncode == code, process.stderr
-    assert process.stderr.count("\n") == 1, process.stderr
-    for fragment in fragments:
-        assert fragment in process.stderr
-    assert process.stdout == ""
-    assert contents(folder) == before
-
-
-TRAIN = ("train.py", "--model=test", "--save_path=new")
-EVALUATE = ("evaluate.py", "run")
-GENERATE = ("generate.py", "run")
+from refusals import EVALUATE, GENERATE, TRAIN, assert_refused, contents
+from texts import SENTENCE, TINY, write_files
 
 USAGE = [
     (("train.py", "--model=huge"), "--model=huge"),
@@ -117,16 +70,16 @@ USAGE = [
 
 
 @pytest.mark.parametrize(("command", "fragment"), USAGE, ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
-def test_wrong_flags(finished, command, fragment):
-    before = contents(finished)
-    assert_refused(processes.run(*command, cwd=finished), 2, [fragment], finished, before)
+def test_wrong_flags(finished_folder, command, fragment):
+    before = contents(finished_folder)
+    assert_refused(processes.run(*command, cwd=finished_folder), 2, [fragment], finished_folder, before)
 
 
 def members(name="train.txt", kind=tarfile.REGTYPE, size=None, folder="data/"):
     """An archive of the corpus in which one member is spoilt."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w:gz") as archive:
-        for text, content in TEXTS.items():
+        for text, content in TINY.items():
             member = tarfile.TarInfo(folder + text)
             member.size = len(content)
             if text == name:
@@ -144,7 +97,7 @@ TEXT_CASES = {
     "UTF-16": ({"train.txt": SENTENCE.encode("utf-16") * 40}, "train.txt: line 1"),
     "not UTF-8": ({"valid.txt": b"the caf\xe9\n"}, "valid.txt: line 1 is not UTF-8"),
     "huge line": ({"train.txt": b"a " * textfiles.MAX_LINE_BYTES}, "train.txt: line 1 has over"),
-    "wrong split": ({"test.txt": TEXTS["train.txt"]}, "test.txt: is the same text as"),
+    "wrong split": ({"test.txt": TINY["train.txt"]}, "test.txt: is the same text as"),
     "short training text": ({"train.txt": SENTENCE}, "the training text: has 11 tokens, too few"),
     "short validation text": ({"valid.txt": "the cat\n"}, "the validation text: has 3 tokens, too few"),
     "no <unk>": ({"train.txt": "the cat\n" * 40}, "the vocabulary has no <unk>"),
@@ -165,124 +118,23 @@ ARCHIVE_CASES = {
 
 
 @pytest.mark.parametrize("case", TEXT_CASES)
-def test_texts_to_train_on(folder, case):
+def test_texts_to_train_on(folder_to_spoil, case):
     files, fragment = TEXT_CASES[case]
     for name, content in files.items():
-        (folder / "data" / name).unlink()
+        (folder_to_spoil / "data" / name).unlink()
         if content is not None:
-            write(folder / "data", {name: content})
-    before = contents(folder)
-    assert_refused(processes.run(*TRAIN, "--data_path=data", cwd=folder), 1, [fragment], folder, before)
+            write_files(folder_to_spoil / "data", {name: content})
+    before = contents(folder_to_spoil)
+    assert_refused(processes.run(*TRAIN, "--data_path=data", cwd=folder_to_spoil), 1, [fragment], folder_to_spoil, before)
 
 
 @pytest.mark.parametrize("case", ARCHIVE_CASES)
-def test_archives_to_train_on(folder, case):
+def test_archives_to_train_on(folder_to_spoil, case):
     content, fragment = ARCHIVE_CASES[case]
-    write(folder, {"data.tgz": content})
-    before = contents(folder)
-    assert_refused(processes.run(*TRAIN, "--data_path=data.tgz", cwd=folder), 1, ["data.tgz", fragment], folder, before)
-
-
-def config(**changes):
-    return lambda run: edit(run / "config.json", lambda record: record | changes)
-
-
-def edit(path, function):
-    path.write_text(json.dumps(function(json.loads(path.read_text()))))
-
-
-def without(record, name):
-    return {key: value for key, value in record.items() if key != name}
-
-
-def checkpoint(name, array):
-    """Puts an array into both checkpoints, or takes it out where that is None."""
-
-    def spoil(run):
-        for path in run.glob("checkpoint-*.npz"):
-            arrays = dict(np.load(path)) | {name: array}
-            np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
-
-    return spoil
-
-
-def on_every_checkpoint(function):
-    return lambda run: [path.write_bytes(function(path.read_bytes())) for path in run.glob("checkpoint-*.npz")]
-
-
-EMBEDDING = "weights/language_model/embedding"
-RUN_CASES = {
-    "its text has moved": (
-        lambda run: (run.parent / "data").rename(run.parent / "elsewhere"),
-        "; or name the text with --data_path",
-    ),
-    "no run": (lambda run: shutil.rmtree(run), "run: holds no run"),
-    "a file": (lambda run: (shutil.rmtree(run), run.write_text("")), "run/config.json: cannot be read (Not a directory)"),
-    "no config": (lambda run: (run / "config.json").unlink(), "run: holds no run"),
-    "config is a folder": (lambda run: ((run / "config.json").unlink(), (run / "config.json").mkdir()), "config.json"),
-    "config cut off": (lambda run: os.truncate(run / "config.json", 40), "config.json: damaged"),
-    "config binary": (lambda run: (run / "config.json").write_bytes(bytes(range(256))), "config.json: damaged"),
-    "config a list": (lambda run: (run / "config.json").write_text("[1, 2]"), "config.json: damaged"),
-    "config too deep": (lambda run: (run / "config.json").write_text("[" * 100_000), "config.json: damaged"),
-    "newer config": (config(attention_heads=8), "config.json: has attention_heads; it was written by another version"),
-    "older config": (
-        lambda run: edit(run / "config.json", lambda record: without(record, "hidden_size")),
-        "config.json: lacks hidden_size",
-    ),
-    "config of another type": (config(hidden_size="two"), "config.json: has an unusable value of hidden_size"),
-    "config of another size": (config(hidden_size=3), "config.json: is not the configuration of checkpoint-"),
-    "config of a size beyond memory": (config(hidden_size=10**9), "config.json: is not the configuration of checkpoint-"),
-    "config of no layer": (config(num_layers=0), "config.json: num_layers is 0"),
-    "config of many layers": (config(num_layers=10**9), "config.json: is not the configuration of checkpoint-"),
-    "config of another cell": (config(cell="gru"), "config.json: is not the configuration of checkpoint-"),
-    "config of no known cell": (config(cell="foo"), "config.json: cell is 'foo', which is none of lstm, "),
-    "config of no known optimiser": (config(optimizer="foo"), "config.json: optimizer is 'foo'"),
-    "config of a negative size": (config(hidden_size=-3), "config.json: hidden_size is -3, which is not from 1"),
-    "config that is not finite": (config(init_scale=float("nan")), "config.json: init_scale is nan"),
-    "config with nothing to test on": (config(train_fraction=0.97), "config.json: train_fraction and valid_fraction leave"),
-    "config of options at odds": (config(softmax_samples=5, norm_of_repeats="apart"), "config.json: the norm of repeats apart"),
-    "config with a number for a path": (config(data_path=5), "config.json: has an unusable value of data_path"),
-    "no checkpoint": (lambda run: [path.unlink() for path in run.glob("*.npz")], "run: holds no checkpoint yet"),
-    "checkpoints cut off": (on_every_checkpoint(lambda content: content[:3000]), "damaged checkpoint"),
-    "checkpoints empty": (on_every_checkpoint(lambda content: b""), "damaged checkpoint"),
-    "checkpoints of text": (on_every_checkpoint(lambda content: b"text"), "damaged checkpoint"),
-    "an array missing": (checkpoint(EMBEDDING, None), "holds nothing where weights/"),
-    "an array more": (checkpoint("weights/attention", np.zeros(3)), "holds weights/attention, which this model has not"),
-    "another shape": (checkpoint(EMBEDDING, np.zeros((8, 3), np.float32)), "holds (8, 3) float32"),
-    "no record": (checkpoint("__record__", None), "damaged checkpoint"),
-    "no vocabulary": (lambda run: (run / "vocabulary.txt").unlink(), "vocabulary.txt: cannot be read"),
-    "vocabulary cut off": (lambda run: os.truncate(run / "vocabulary.txt", 11), "vocabulary.txt: is empty or cut off"),
-    "vocabulary too small": (lambda run: (run / "vocabulary.txt").write_text("the\n<eos>\n"), "is not the vocabulary of"),
-    "vocabulary too large": (lambda run: (run / "vocabulary.txt").open("a").write("more\n"), "is not the vocabulary of"),
-    "vocabulary without <eos>": (
-        lambda run: (run / "vocabulary.txt").write_text((run / "vocabulary.txt").read_text().replace("<eos>", "eos")),
-        "is not the vocabulary of",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", RUN_CASES)
-def test_run_folders_to_evaluate(folder, case):
-    spoil, fragment = RUN_CASES[case]
-    spoil(folder / "run")
-    before = contents(folder)
-    assert_refused(processes.run(*EVALUATE, cwd=folder), 1, [fragment], folder, before)
-
-
-@pytest.mark.parametrize("case", ["no run", "newer config", "checkpoints cut off", "vocabulary cut off", "another shape"])
-def test_run_folders_to_generate_from(folder, case):
-    spoil, fragment = RUN_CASES[case]
-    spoil(folder / "run")
-    before = contents(folder)
-    assert_refused(processes.run(*GENERATE, cwd=folder), 1, [fragment], folder, before)
-
-
-@pytest.mark.parametrize("more", [(), ("--top=3",)])
-def test_a_model_that_has_gone_astray_to_generate_from(folder, more):
-    vocab_size = len((folder / "run" / "vocabulary.txt").read_text().splitlines())
-    checkpoint("weights/language_model/softmax_bias", np.full(vocab_size, np.nan, np.float32))(folder / "run")
-    before = contents(folder)
-    assert_refused(processes.run(*GENERATE, *more, cwd=folder), 1, ["run: ", "are not finite; "], folder, before)
+    write_files(folder_to_spoil, {"data.tgz": content})
+    before = contents(folder_to_spoil)
+    process = processes.run(*TRAIN, "--data_path=data.tgz", cwd=folder_to_spoil)
+    assert_refused(process, 1, ["data.tgz", fragment], folder_to_spoil, before)
 
 
 OTHER_CASES = {
@@ -310,27 +162,11 @@ OTHER_CASES = {
 
 
 @pytest.mark.parametrize("case", OTHER_CASES)
-def test_other_paths(finished, case):
+def test_other_paths(finished_folder, case):
     command, fragment = OTHER_CASES[case]
-    before = contents(finished)
-    process = processes.run(*command, cwd=finished)
-    assert_refused(process, 1, [fragment], finished, before)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    ["newer config", "config cut off", "checkpoints cut off", "an array missing", "another shape", "an array more"],
-)
-def test_run_folders_to_train_on_in(folder, damage):
-    spoil, fragment = RUN_CASES[damage]
-    (folder / "run" / "result.json").unlink()
-    spoil(folder / "run")
-    before = {path: content for path, content in contents(folder).items() if path.name != "lock"}
-    process = processes.run("train.py", "--model=test", "--data_path=data", "--save_path=run", cwd=folder)
-    assert process.returncode == 1
-    assert re.search("attention_heads was 8, now None" if damage == "newer config" else re.escape(fragment), process.stderr)
-    assert process.stderr.count("\n") == 1
-    assert {path: content for path, content in contents(folder).items() if path.name != "lock"} == before
+    before = contents(finished_folder)
+    process = processes.run(*command, cwd=finished_folder)
+    assert_refused(process, 1, [fragment], finished_folder, before)
 
 
 @dataclasses.dataclass
@@ -356,19 +192,19 @@ CLUSTERS = {
 
 
 @pytest.mark.parametrize("case", CLUSTERS)
-def test_clusters(finished, case):
-    before = contents(finished)
+def test_clusters(finished_folder, case):
+    before = contents(finished_folder)
     command = (*TRAIN, "--data_path=data", "--distribute=multi_worker")
-    process = processes.run(*command, cwd=finished, before=Cluster(CLUSTERS[case]))
+    process = processes.run(*command, cwd=finished_folder, before=Cluster(CLUSTERS[case]))
     assert process.returncode == 1
     assert "--distribute=multi_worker: " in process.stderr
     assert "TF_CONFIG" in process.stderr
     assert process.stderr.count("\n") == 1
-    assert contents(finished) == before
+    assert contents(finished_folder) == before
 
 
 def test_a_word_that_the_terminal_cannot_show_is_written_some_other_way(tmp_path):
-    write(tmp_path / "data", {name: text.replace("cat", "café") for name, text in TEXTS.items()})
+    write_files(tmp_path / "data", {name: text.replace("cat", "café") for name, text in TINY.items()})
     train = ("train.py", "--model=test", "--data_path=data", "--save_path=run")
     assert processes.run(*train, cwd=tmp_path).returncode == 0
     process = processes.run(*GENERATE, "--top=8", cwd=tmp_path, before=ascii_terminal)
@@ -385,24 +221,24 @@ def without_a_locale():
 
 
 @pytest.mark.parametrize("locale", [None, without_a_locale])
-def test_sentences_that_are_not_utf8(finished, locale):
-    before = contents(finished)
-    process = processes.run(*EVALUATE, "--stdin", cwd=finished, stdin=b"caf\xe9\n", before=locale)
-    assert_refused(process, 1, ["standard input: line 1 is not UTF-8"], finished, before)
+def test_sentences_that_are_not_utf8(finished_folder, locale):
+    before = contents(finished_folder)
+    process = processes.run(*EVALUATE, "--stdin", cwd=finished_folder, stdin=b"caf\xe9\n", before=locale)
+    assert_refused(process, 1, ["standard input: line 1 is not UTF-8"], finished_folder, before)
 
 
-def test_standard_input_that_is_closed(finished):
-    before = contents(finished)
-    process = processes.run(*EVALUATE, "--stdin", cwd=finished, before=without_standard_input)
-    assert_refused(process, 1, ["standard input: is closed"], finished, before)
+def test_standard_input_that_is_closed(finished_folder):
+    before = contents(finished_folder)
+    process = processes.run(*EVALUATE, "--stdin", cwd=finished_folder, before=without_standard_input)
+    assert_refused(process, 1, ["standard input: is closed"], finished_folder, before)
 
 
 def without_standard_input():
     sys.stdin = None  # as Python has it then
 
 
-def test_debug_shows_the_traceback(finished):
-    process = processes.run(*EVALUATE, "--data_path=nowhere", "--debug", cwd=finished)
+def test_debug_shows_the_traceback(finished_folder):
+    process = processes.run(*EVALUATE, "--data_path=nowhere", "--debug", cwd=finished_folder)
     assert process.returncode == 1
     assert "Traceback (most recent call last)" in process.stderr
     assert "textfiles.DataError: nowhere" in process.stderr

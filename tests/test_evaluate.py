@@ -27,6 +27,7 @@ from ptb.model import LanguageModel
 from ptb.progress import Progress, learnt_variables
 from ptb.run import Run
 from ptb.training import Sums
+from texts import SENTENCE
 from training_runs import begin
 
 TOKENS = np.random.default_rng(0).integers(0, 30, 101).astype(np.int32)
@@ -153,7 +154,7 @@ def test_each_of_several_runs_is_scored_on_its_own_text(command, run_folders, tm
 def test_what_was_trained_in_bfloat16_is_scored_in_float32_by_both_commands(command, tmp_path):
     """Which makes a difference of 5e-4 here."""
     for split, lines in (("train", 80), ("valid", 79), ("test", 13)):
-        (tmp_path / f"{split}.txt").write_text("the cat sees the dogs and the dogs see <unk>\n" * lines)
+        (tmp_path / f"{split}.txt").write_text(SENTENCE * lines)
     run = tmp_path / "run"
     arguments = ("--model=lstm150", f"--data_path={tmp_path}", f"--save_path={run}", "--precision=bfloat16")
     assert "Precision: bfloat16" in command("train.py", *arguments).stdout
@@ -208,7 +209,7 @@ def test_the_command_scores_another_corpus_in_the_runs_own_vocabulary(command, r
 
 def test_a_split_of_the_one_text_that_a_run_was_trained_on_wherever_that_is_now(command, tmp_path):
     text = tmp_path / "text.txt"
-    text.write_text("the cat sees the dogs and the dogs see <unk>\n" * 300 + "the dogs see the cat\n" * 20)
+    text.write_text(SENTENCE * 300 + "the dogs see the cat\n" * 20)
     run = tmp_path / "run"
     assert command("train.py", "--model=test", f"--data_path={text}", f"--save_path={run}").returncode == 0
     moved = text.rename(tmp_path / "moved.txt")

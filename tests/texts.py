@@ -8,6 +8,9 @@ VALID = "the dog sat\n"
 TEST = "the cat sat\nthe dog saw\n"
 FILES = {"ptb.train.txt": TRAIN, "ptb.valid.txt": VALID, "ptb.test.txt": TEST}
 
+SENTENCE = "the cat sees the dogs and the dogs see <unk>\n"
+TINY = {"train.txt": SENTENCE * 40, "valid.txt": SENTENCE * 12, "test.txt": SENTENCE * 13}  # enough to train `test` on
+
 
 def write_files(folder, files):
     for name, content in files.items():
