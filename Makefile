@@ -30,8 +30,8 @@ lint: $(VENV)/installed-dev
 
 # Kills training processes KILLS times and holds their ends against an unbroken run; then trains for STEPS without growing.
 soak: $(VENV)/installed-dev
-	$(BIN)/python tests/soak.py $(KILLS)
-	$(BIN)/python tests/long_run.py $(STEPS)
+	PYTHONPATH=. $(BIN)/python tests/soak.py $(KILLS)
+	PYTHONPATH=. $(BIN)/python tests/long_run.py $(STEPS)
 
 # Fuzzes what reads files, each reader for SECONDS; atheris has no wheels for every platform, so it is no requirement.
 fuzz: $(VENV)/installed-dev

@@ -13,7 +13,7 @@ from absl import flags
 import commands
 from benchmarks.machine import describe_machine, write_record
 from benchmarks.worker import Worker, WorkerError
-from benchmarks.workload import Workload
+from benchmarks.workload import MODELS, Workload
 from configs import CONFIGS
 from ptb import devices
 
@@ -28,7 +28,7 @@ FLAGS = flags.FLAGS
 
 
 def define_flags():
-    flags.DEFINE_enum("model", "small", list(CONFIGS), "Shape to start from: see configs.py.")
+    flags.DEFINE_enum("model", "small", MODELS, "Shape to start from: see configs.py.")
     flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "Of matrix products: see ptb/devices.py.")
     flags.DEFINE_integer("rounds", 5, "How often each shape is timed.", lower_bound=1)
     flags.DEFINE_integer("steps", 5, "Training steps each time.", lower_bound=1)

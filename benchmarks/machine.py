@@ -10,10 +10,11 @@ import re
 import tensorflow as tf
 
 from ptb.run import write_atomically
+from train import git_revision
 
 
 def describe_machine():
-    """Returns the processor, the cores that this process may use, the GPU or None, memory and date."""
+    """Returns the processor, the cores that this process may use, the GPU or None, memory, date and revision of the program."""
     gpus = tf.config.list_physical_devices("GPU")
     return {
         "cpu": cpu_model(),
@@ -23,6 +24,7 @@ def describe_machine():
         "system": platform.platform(),
         "python": platform.python_version(),
         "date": datetime.date.today().isoformat(),
+        "git_revision": git_revision(),
     }
 
 

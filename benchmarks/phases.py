@@ -20,7 +20,7 @@ from benchmarks import limits
 from benchmarks.machine import describe_machine, write_record
 from benchmarks.peers import ours
 from benchmarks.pieces import make_pieces
-from benchmarks.workload import FORWARD_AND_BACKWARD, Workload
+from benchmarks.workload import FORWARD_AND_BACKWARD, MODELS, Workload
 from configs import CONFIGS
 from ptb import devices
 
@@ -37,7 +37,7 @@ class Phase(NamedTuple):
 
 
 def define_flags():
-    flags.DEFINE_enum("model", "small", list(CONFIGS), "Shapes: see configs.py.")
+    flags.DEFINE_enum("model", "small", MODELS, "Shapes: see configs.py.")
     flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "Of matrix products: see ptb/devices.py.")
     flags.DEFINE_enum("rnn_mode", "auto", devices.RNN_MODES, "LSTM kernel: see ptb/kernels.py.")
     flags.DEFINE_integer("rounds", 5, "How often each phase is timed.", lower_bound=1)

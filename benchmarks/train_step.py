@@ -20,7 +20,7 @@ import commands
 from benchmarks.machine import describe_machine, write_record
 from benchmarks.tables import OURS, print_summary, summarise
 from benchmarks.worker import Worker, WorkerError
-from benchmarks.workload import Workload
+from benchmarks.workload import MODELS, Workload
 from configs import CONFIGS
 from ptb import devices
 
@@ -65,7 +65,6 @@ class Entry:
     name: str
     precision: str
     description: dict = None  # from its trainer
-    setup_seconds: float = None  # until it has compiled, while all others set up too
     steps_per_turn: int = None
     step_seconds: list = dataclasses.field(default_factory=list)  # one for each round
     loss: float = None  # nats for each row of the batch, near num_steps · log vocab_size: the words are random
@@ -90,25 +89,26 @@ class Entrant:
                 self.entry.error = str(error)
 
     def start(self):
-        self._started = time.monotonic()
         python, environment = interpreter(self._contestant)
         self._worker = Worker(python, environment, module=self._contestant.module, workload=dataclasses.asdict(self._workload),
                               precision=self.entry.precision, options=self._contestant.options)  # fmt: skip
 
     def wait(self):
         self.entry.description = self._worker.wait()
-        self.entry.setup_seconds = time.monotonic() - self._started
 
     def calibrate(self):
-        seconds = min(self._worker.train(3)["seconds"] / 3 for _ in range(2))  # the first may still have compiled
+        seconds = min(self._train(3)["seconds"] / 3 for _ in range(2))  # the first may still have compiled
         self.entry.steps_per_turn = max(2, math.ceil(FLAGS.turn_seconds / seconds))
 
     def take_turn(self):
-        time.sleep(PAUSE_SECONDS)
-        reply = self._worker.train(self.entry.steps_per_turn)
+        reply = self._train(self.entry.steps_per_turn)
         self.entry.step_seconds.append(reply["seconds"] / self.entry.steps_per_turn)
         for measured in ("loss", "peak_bytes", "gpu_peak_bytes"):
             setattr(self.entry, measured, reply[measured])
+
+    def _train(self, steps):
+        time.sleep(PAUSE_SECONDS)
+        return self._worker.train(steps)
 
     def close(self):
         if self._worker:
@@ -130,7 +130,7 @@ def define_flags():
 def main(_):
     gpus = devices.visible_gpus()
     device = "GPU" if gpus else "CPU"
-    models = chosen("models", FLAGS.models, CONFIGS)
+    models = chosen("models", FLAGS.models, {name: CONFIGS[name] for name in MODELS})
     precisions = chosen("precisions", FLAGS.precisions or fast_precisions(gpus), dict.fromkeys(PRECISIONS[device]))
     peers = chosen("peers", FLAGS.peers, {peer.name: peer for peer in PEERS if device in peer.devices})
     limits = [limit for limit in LIMITS if device in limit.devices]
@@ -166,7 +166,7 @@ def interpreter(contestant):
     if contestant.module == "peers.pytorch" and FLAGS.torch_python:
         left_out = ("PYTHONPATH", "LD_LIBRARY_PATH")
         return FLAGS.torch_python, {name: value for name, value in os.environ.items() if name not in left_out}
-    return sys.executable, {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ}
+    return sys.executable, dict(os.environ)
 
 
 def compete(field, workload):

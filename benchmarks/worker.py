@@ -98,7 +98,8 @@ def serve():
 def timed(trainer, steps):
     """Trains `steps` steps and returns what they took.
 
-    A quarter as many before them are not counted: others have had the caches meanwhile, and a GPU that rests lowers its clocks.
+    A quarter as many before them, one at least, are not counted: others have had the caches meanwhile, and a GPU that rests
+    lowers its clocks.
     """
     trainer.train(max(1, steps // 4))
     started = time.perf_counter()

@@ -4,12 +4,13 @@ import dataclasses
 
 import numpy as np
 
+MODELS = ("test", "small", "medium", "large")  # of configs.py: with an LSTM, the exact softmax and SGD, as peers have them
 FORWARD_AND_BACKWARD = 3  # backpropagation makes two products for each one: for the gradient of the weights and of the inputs
 
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """A shape of the model, and how it is trained: the fields of `configs.Config` that cost time."""
+    """A shape of the model, and how it is trained: the fields of `configs.Config` that all contestants share."""
 
     batch_size: int
     num_steps: int

@@ -1,4 +1,4 @@
-"""Fixtures: where PTB is, and how the commands are run as processes of their own."""
+"""Fixtures: where PTB is, a tiny corpus, a finished run, and what every test begins and ends with."""
 
 import multiprocessing
 import os
@@ -11,8 +11,6 @@ import corpora
 import processes
 from ptb import devices  # before anything that imports TensorFlow: it decides how that multiplies matrices
 from texts import TINY, write_files
-
-ROOT = pathlib.Path(__file__).parent.parent
 
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # or the first worker would take all memory of a GPU
 
@@ -34,20 +32,10 @@ def no_survivors():
 @pytest.fixture(scope="session")
 def ptb_path():
     """The folder with the real data, from PTB_DATA, beside the checkout or in the user's cache; skips where there is none."""
-    for folder in (os.environ.get("PTB_DATA"), ROOT.parent / "shared" / "ptb", corpora.ptb_cache()):
+    for folder in (os.environ.get("PTB_DATA"), processes.ROOT.parent / "shared" / "ptb", corpora.ptb_cache()):
         if folder and pathlib.Path(folder, "ptb.train.txt").exists():
             return str(folder)
     pytest.skip("no PTB: set PTB_DATA to the folder with ptb.train.txt")
-
-
-@pytest.fixture(scope="session")
-def command():
-    """Returns `command("train.py", "--model=test", …, stdin=…)`, which runs it in a process of its own, as a user would."""
-
-    def run(script, *arguments, stdin="", **options):
-        return processes.run(script, *arguments, stdin=stdin.encode(), **options)
-
-    return run
 
 
 @pytest.fixture(scope="session")

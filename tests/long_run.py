@@ -1,6 +1,6 @@
 """Trains for many steps, and watches what a process that runs for days must not let grow: memory, open files, traces.
 
-    python tests/long_run.py 20000
+    PYTHONPATH=. python tests/long_run.py 20000
 
 With checkpoints, validations and samples of text on the way, all far more often than anybody has them.
 """

@@ -29,10 +29,10 @@ def start(script, *arguments, folder, cwd=ROOT, before=None):
     return process
 
 
-def run(script, *arguments, cwd=ROOT, stdin=b"", before=None, timeout=300):
-    """Runs a command to its end. Returns a CompletedProcess with text."""
+def run(script, *arguments, cwd=ROOT, stdin="", before=None, timeout=300):
+    """Runs a command to its end, with text or bytes on standard input. Returns a CompletedProcess with text."""
     with tempfile.TemporaryDirectory() as folder:
-        pathlib.Path(folder, "stdin").write_bytes(stdin)
+        pathlib.Path(folder, "stdin").write_bytes(stdin if isinstance(stdin, bytes) else stdin.encode())
         process = start(script, *arguments, folder=folder, cwd=cwd, before=before)
         process.join(timeout)
         if process.is_alive():

@@ -1,6 +1,6 @@
 """Kills real training processes with SIGKILL, again and again, and holds where they end against an unbroken run.
 
-    python tests/soak.py 200
+    PYTHONPATH=. python tests/soak.py 200
 
 Every other kill comes at a random moment; the others are provoked inside a write: while half of a file is on disk, before it is
 renamed, between the renaming of one file and the write of the next. Training writes a checkpoint after each of its steps.

@@ -6,9 +6,10 @@ import math
 import pytest
 
 import processes
+from benchmarks.phases import derive_phases
 from benchmarks.tables import summarise
 from benchmarks.workload import Workload
-from configs import LARGE, SMALL
+from configs import LARGE, MEDIUM, SMALL
 
 
 def benchmark(module, *arguments):
@@ -19,18 +20,24 @@ def entry(name, precision, step_seconds, **more):
     return {"name": name, "precision": precision, "step_seconds": step_seconds, "error": None, **more}
 
 
-@pytest.mark.parametrize(("torch_python", "why"), [("/bin/false", "exit code 1"), ("/no/such/python", "No such file")])
-def test_a_run_records_each_contestant_in_each_round(torch_python, why, tmp_path):
+PEERS = ["ours_basic", "keras", "keras_unrolled_no_xla", "tutorial", "block_lstm"]
+
+
+@pytest.mark.parametrize(
+    ("peers", "torch_python", "why"), [(PEERS, "/bin/false", "exit code 1"), ([], "/no/such/python", "No such file")]
+)
+def test_a_run_records_each_contestant_in_each_round(peers, torch_python, why, tmp_path):
     path = tmp_path / "record.json"
     # The Python for PyTorch is one that ends at once, or none: such a peer is reported, and the others go on.
-    process = benchmark("train_step", "--models=test", "--vocab_size=20", "--peers=tutorial,pytorch", "--precisions=float32",
-                        "--rounds=2", "--turn_seconds=0.01", f"--torch_python={torch_python}", f"--json={path}")  # fmt: skip
+    process = benchmark("train_step", "--models=test", "--vocab_size=20", f"--peers={','.join([*peers, 'pytorch'])}",
+                        "--precisions=float32", "--rounds=2", "--turn_seconds=0.01", f"--torch_python={torch_python}",
+                        f"--json={path}")  # fmt: skip
     assert process.returncode == 0, process.stderr
     record = json.loads(path.read_text())
     assert record["machine"]["cores"] >= 1
     contestants = {contestant["name"]: contestant for contestant in record["models"]["test"]["contestants"]}
-    assert list(contestants) == ["ours", "tutorial", "pytorch"]
-    for name in ("ours", "tutorial"):
+    assert list(contestants) == ["ours", *peers, "pytorch"]
+    for name in ("ours", *peers):
         assert contestants[name]["error"] is None
         assert contestants[name]["loss"] == pytest.approx(2 * math.log(20), rel=0.2)  # num_steps is 2, the words are random
         assert len(contestants[name]["words_per_second"]) == len(contestants[name]["share_of_product_limit"]) == 2
@@ -69,14 +76,41 @@ def test_windows_continue_each_other():
     assert (first[:, 1:] == targets[:, :-1]).all() and (targets[:, -1] == second[:, 0]).all()
 
 
-def test_phases_add_up_to_the_step(tmp_path):
+def test_phases_have_all_the_arithmetic_of_the_step(tmp_path):
     path = tmp_path / "phases.json"
     process = benchmark("phases", "--model=test", "--vocab_size=20", "--rounds=2", "--turn_seconds=0.01", f"--json={path}")
     assert process.returncode == 0, process.stderr
     phases = {phase["name"]: phase for phase in json.loads(path.read_text())["phases"]}
     parts = [phase for name, phase in phases.items() if name not in ("sum", "whole step")]
     assert sum(phase["flops"] for phase in parts) == phases["whole step"]["flops"]
-    assert sum(phase["seconds"][0] for phase in parts) == pytest.approx(phases["sum"]["seconds"][0])
+
+
+def test_what_cannot_be_called_alone_is_a_difference_within_a_round():
+    seconds = {
+        "embedding": [1, 2], "dropout_after_layer": [3, 3], "input_products": [10, 20], "layer_forward": [30, 50],
+        "layer_forward_backward": [100, 200], "gradient_products": [20, 40], "softmax_and_loss": [70, 80],
+        "clip_and_update": [5, 6], "whole step": [300, 600],
+    }  # fmt: skip
+    phases = {phase.name: phase.seconds for phase in derive_phases(Workload.of(MEDIUM, 10_000), seconds)}
+    assert phases == {
+        "embedding": [1, 2], "dropout after layers": [6, 6], "input products": [20, 40], "recurrence forward": [40, 60],
+        "recurrence backward": [100, 220], "weight and input gradients": [40, 80], "softmax and loss": [70, 80],
+        "clip and update": [5, 6], "sum": [282, 494], "whole step": [300, 600],
+    }  # fmt: skip
+    assert derive_phases(Workload.of(SMALL, 10_000), seconds)[1].seconds == [0, 0]  # which has no dropout
+
+
+@pytest.mark.slow
+def test_growth_records_each_size_of_what_grows(tmp_path):
+    path = tmp_path / "growth.json"
+    arguments = ("--model=test", "--dimension=batch_size", "--rounds=1", "--steps=1", f"--json={path}")
+    process = benchmark("growth", *arguments)
+    assert process.returncode == 0, process.stderr
+    shapes = json.loads(path.read_text())["shapes"]
+    assert [shape["batch_size"] for shape in shapes] == [5, 20, 80, 320]
+    for shape in shapes:
+        assert shape["words_per_second"] == pytest.approx(2 * shape["batch_size"] / shape["seconds"])
+        assert shape["peak_bytes"] > 50 << 20
 
 
 def test_an_unknown_peer_is_one_line():

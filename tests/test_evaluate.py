@@ -51,7 +51,7 @@ def test_every_prediction_counts_once_whatever_the_window(window):
     assert score.perplexity == pytest.approx(math.exp(numpy_losses(scored, TOKENS).mean()), rel=1e-5)
 
 
-def test_small_on_ptb_is_scored_as_numpy_does(ptb_path, command, tmp_path):
+def test_small_on_ptb_is_scored_as_numpy_does(ptb_path, tmp_path):
     """The first 2,000 words of the test text, after thirty steps of training, to 1e-4 in perplexity."""
     corpus = corpora.load_corpus(ptb_path)
     config = dataclasses.replace(SMALL, num_epochs=1)
@@ -64,7 +64,7 @@ def test_small_on_ptb_is_scored_as_numpy_does(ptb_path, command, tmp_path):
     ids, weights = opened(tmp_path / "run")
     tokens = np.array([ids[word] for word in words])
     losses = losses_after(weights, tokens[:-1], tokens[1:], num_layers=2)
-    (record,) = records(command("evaluate.py", tmp_path / "run", f"--data_path={tmp_path / 'text.txt'}", "--json"))
+    (record,) = records(processes.run("evaluate.py", tmp_path / "run", f"--data_path={tmp_path / 'text.txt'}", "--json"))
     assert record["tokens"] == len(words) - 1
     assert record["perplexity"] == pytest.approx(math.exp(losses.mean()), abs=1e-4)
 
@@ -97,11 +97,11 @@ def test_perplexity_of_a_uniform_guess_and_of_the_unbearable():
 
 
 @pytest.fixture(scope="module")
-def run_folders(command, tiny_corpus, tmp_path_factory):
+def run_folders(tiny_corpus, tmp_path_factory):
     """Two runs of the test configuration."""
     folder = tmp_path_factory.mktemp("runs")
     for seed in (1, 2):
-        process = command(
+        process = processes.run(
             "train.py",
             "--model=test",
             f"--data_path={tiny_corpus}",
@@ -117,19 +117,19 @@ def records(process):
     return [json.loads(line) for line in process.stdout.splitlines()]
 
 
-def test_the_command_scores_runs_and_their_average(command, run_folders, tmp_path):
-    single = records(command("evaluate.py", *run_folders, "--json"))
+def test_the_command_scores_runs_and_their_average(run_folders, tmp_path):
+    single = records(processes.run("evaluate.py", *run_folders, "--json"))
     assert [(r["run"], r["split"]) for r in single] == [(run, split) for run in run_folders for split in ("valid", "test")]
     results = [json.loads(pathlib.Path(run, "result.json").read_text())["test_perplexity"] for run in run_folders]
     assert results[0] != results[1]
     assert [r["perplexity"] for r in single if r["split"] == "test"] == pytest.approx(results, rel=1e-6)
-    averaged = records(command("evaluate.py", *run_folders, "--average", "--split=test", "--json"))
+    averaged = records(processes.run("evaluate.py", *run_folders, "--average", "--split=test", "--json"))
     assert [r["run"] for r in averaged] == ["average of 1", "average of 2"]
     assert averaged[0]["perplexity"] == pytest.approx(results[0], rel=1e-6)
     probabilities = []
     for run in run_folders:
         words = tmp_path / "words.csv"
-        assert command("evaluate.py", run, f"--per_token={words}").returncode == 0
+        assert processes.run("evaluate.py", run, f"--per_token={words}").returncode == 0
         with words.open(newline="") as file:
             rows = list(csv.DictReader(file))
         assert [split for split, _ in itertools.groupby(row["split"] for row in rows)] == ["valid", "test"]
@@ -138,38 +138,38 @@ def test_the_command_scores_runs_and_their_average(command, run_folders, tmp_pat
     assert averaged[1]["perplexity"] == pytest.approx(np.exp(-np.log(mean).mean()), rel=1e-6)
 
 
-def test_each_of_several_runs_is_scored_on_its_own_text(command, run_folders, tmp_path):
+def test_each_of_several_runs_is_scored_on_its_own_text(run_folders, tmp_path):
     for split, lines in (("train", 80), ("valid", 79), ("test", 13)):
         (tmp_path / f"{split}.txt").write_text("a dog sees a cat on every single street\n" * lines)
     other = tmp_path / "run"
-    process = command("train.py", "--model=lstm150", f"--data_path={tmp_path}", f"--save_path={other}")
+    process = processes.run("train.py", "--model=lstm150", f"--data_path={tmp_path}", f"--save_path={other}")
     assert process.returncode == 0, process.stderr
     paths = [run_folders[0], str(other)]
     results = [json.loads(pathlib.Path(path, "result.json").read_text())["test_perplexity"] for path in paths]
-    scored = records(command("evaluate.py", *paths, "--split=test", "--json"))
+    scored = records(processes.run("evaluate.py", *paths, "--split=test", "--json"))
     assert [record["run"] for record in scored] == paths
     assert [record["perplexity"] for record in scored] == pytest.approx(results, rel=1e-5)
 
 
-def test_what_was_trained_in_bfloat16_is_scored_in_float32_by_both_commands(command, tmp_path):
+def test_what_was_trained_in_bfloat16_is_scored_in_float32_by_both_commands(tmp_path):
     """Which makes a difference of 5e-4 here."""
     for split, lines in (("train", 80), ("valid", 79), ("test", 13)):
         (tmp_path / f"{split}.txt").write_text(SENTENCE * lines)
     run = tmp_path / "run"
     arguments = ("--model=lstm150", f"--data_path={tmp_path}", f"--save_path={run}", "--precision=bfloat16")
-    assert "Precision: bfloat16" in command("train.py", *arguments).stdout
+    assert "Precision: bfloat16" in processes.run("train.py", *arguments).stdout
     ids, weights = opened(run)
     tokens = np.array([ids[word] for word in (tmp_path / "test.txt").read_text().replace("\n", " <eos> ").split()])
     expected = math.exp(losses_after(weights, tokens[:-1], tokens[1:]).mean())
     assert json.loads((run / "result.json").read_text())["test_perplexity"] == pytest.approx(expected, rel=1e-6)
-    (record,) = records(command("evaluate.py", run, "--split=test", "--json"))
+    (record,) = records(processes.run("evaluate.py", run, "--split=test", "--json"))
     assert record["perplexity"] == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_command_scores_another_file_and_writes_each_word(command, run_folders, tmp_path):
+def test_the_command_scores_another_file_and_writes_each_word(run_folders, tmp_path):
     text = tmp_path / "other.txt"
     text.write_text("the zebra sees the dogs\n")
-    process = command("evaluate.py", run_folders[0], f"--data_path={text}", f"--per_token={tmp_path / 'words.csv'}")
+    process = processes.run("evaluate.py", run_folders[0], f"--data_path={text}", f"--per_token={tmp_path / 'words.csv'}")
     assert process.returncode == 0, process.stderr
     assert "other.txt" in process.stdout
     script = processes.ROOT / "evaluate.py"
@@ -198,23 +198,23 @@ def losses_after(weights, inputs, targets, num_layers=1):
     return oracle.language_model_losses(weights, inputs[np.newaxis], targets[np.newaxis], num_layers)[0]
 
 
-def test_the_command_scores_another_corpus_in_the_runs_own_vocabulary(command, run_folders, tmp_path):
+def test_the_command_scores_another_corpus_in_the_runs_own_vocabulary(run_folders, tmp_path):
     for split, lines in (("train", 40), ("valid", 20), ("test", 10)):  # in whose own, words would have other ids
         (tmp_path / f"{split}.txt").write_text("see see see dogs the cat <unk>\n" * lines)
-    (record,) = records(command("evaluate.py", run_folders[0], f"--data_path={tmp_path}", "--split=test", "--json"))
+    (record,) = records(processes.run("evaluate.py", run_folders[0], f"--data_path={tmp_path}", "--split=test", "--json"))
     ids, weights = opened(run_folders[0])
     tokens = np.array([ids[word] for word in (tmp_path / "test.txt").read_text().replace("\n", " <eos> ").split()])
     assert record["perplexity"] == pytest.approx(math.exp(losses_after(weights, tokens[:-1], tokens[1:]).mean()), rel=1e-5)
 
 
-def test_a_split_of_the_one_text_that_a_run_was_trained_on_wherever_that_is_now(command, tmp_path):
+def test_a_split_of_the_one_text_that_a_run_was_trained_on_wherever_that_is_now(tmp_path):
     text = tmp_path / "text.txt"
     text.write_text(SENTENCE * 300 + "the dogs see the cat\n" * 20)
     run = tmp_path / "run"
-    assert command("train.py", "--model=test", f"--data_path={text}", f"--save_path={run}").returncode == 0
+    assert processes.run("train.py", "--model=test", f"--data_path={text}", f"--save_path={run}").returncode == 0
     moved = text.rename(tmp_path / "moved.txt")
-    assert "name the text with --data_path, and of one file the --split" in command("evaluate.py", run).stderr
-    scored = records(command("evaluate.py", run, f"--data_path={moved}", "--split=test", "--json"))
+    assert "name the text with --data_path, and of one file the --split" in processes.run("evaluate.py", run).stderr
+    scored = records(processes.run("evaluate.py", run, f"--data_path={moved}", "--split=test", "--json"))
     assert [r["perplexity"] for r in scored] == [
         pytest.approx(json.loads((run / "result.json").read_text())["test_perplexity"], rel=1e-6)
     ]
@@ -243,12 +243,12 @@ def test_averaging_takes_the_memory_of_one_model(tmp_path):
     assert peaks[1] - peaks[0] < 2 * 79e6
 
 
-def test_sentences_on_standard_input(command, run_folders):
+def test_sentences_on_standard_input(run_folders):
     text = "the cat sees the zebra\nthe dogs see\n"
-    fresh = records(command("evaluate.py", run_folders[0], "--stdin", "--json", "--words", stdin=text))
-    marked = records(command("evaluate.py", run_folders[0], "--stdin", "--json", "--words", stdin=f"\ufeff{text}"))
+    fresh = records(processes.run("evaluate.py", run_folders[0], "--stdin", "--json", "--words", stdin=text))
+    marked = records(processes.run("evaluate.py", run_folders[0], "--stdin", "--json", "--words", stdin=f"\ufeff{text}"))
     assert marked == fresh  # the byte order mark that some editors write is no part of the first word
-    carried = records(command("evaluate.py", run_folders[0], "--stdin", "--json", "--carry_state", stdin=text))
+    carried = records(processes.run("evaluate.py", run_folders[0], "--stdin", "--json", "--carry_state", stdin=text))
     ids, weights = opened(run_folders[0])
     first, second = ([ids[word] for word in line.split()] for line in ("the cat sees the <unk> <eos>", "the dogs see <eos>"))
     eos = ids["<eos>"]
@@ -261,35 +261,35 @@ def test_sentences_on_standard_input(command, run_folders):
     assert [r["unknown"] for r in fresh] == [["zebra"], []]
     assert [word for word, _ in fresh[1]["words"]] == ["the", "dogs", "see", "<eos>"]
     assert [p for _, p in fresh[1]["words"]] == pytest.approx(-alone[1], rel=1e-5)
-    table = command("evaluate.py", run_folders[0], "--stdin", "--words", stdin=text).stdout.splitlines()
+    table = processes.run("evaluate.py", run_folders[0], "--stdin", "--words", stdin=text).stdout.splitlines()
     assert "unknown   1" in table[0]
     assert [line.split(maxsplit=1)[1] for line in table[1:7]] == ["the", "cat", "sees", "the", "zebra (<unk>)", "<eos>"]
 
 
-def test_runs_with_different_vocabularies_cannot_be_averaged(command, run_folders, tmp_path):
+def test_runs_with_different_vocabularies_cannot_be_averaged(run_folders, tmp_path):
     for split, lines in (("train", 40), ("valid", 20), ("test", 10)):
         (tmp_path / f"{split}.txt").write_text("another set of words <unk>\n" * lines)
     other = tmp_path / "other"
-    assert command("train.py", "--model=test", f"--data_path={tmp_path}", f"--save_path={other}").returncode == 0
-    process = command("evaluate.py", run_folders[0], other, "--average")
+    assert processes.run("train.py", "--model=test", f"--data_path={tmp_path}", f"--save_path={other}").returncode == 0
+    process = processes.run("evaluate.py", run_folders[0], other, "--average")
     assert process.returncode == 1
     assert "its vocabulary is not that of" in process.stderr
     assert process.stderr.count("\n") == 1
 
 
-def test_a_text_that_is_no_longer_that_of_the_run_is_named_and_not_averaged(command, run_folders, tiny_corpus, tmp_path):
+def test_a_text_that_is_no_longer_that_of_the_run_is_named_and_not_averaged(run_folders, tiny_corpus, tmp_path):
     changed = shutil.copytree(tiny_corpus, tmp_path / "changed")
     copy = shutil.copytree(run_folders[0], tmp_path / "run")
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | {"data_path": str(changed)}))
-    assert command("evaluate.py", copy, "--split=test").stderr == ""
+    assert processes.run("evaluate.py", copy, "--split=test").stderr == ""
     with (changed / "test.txt").open("a") as file:
         file.write("the dogs\n")
-    process = command("evaluate.py", copy, "--split=test")
+    process = processes.run("evaluate.py", copy, "--split=test")
     assert process.returncode == 0
     assert f"{changed}: is not the text that {copy} was trained on" in process.stderr
     (copy / "config.json").write_text(json.dumps(config | {"corpus": "another"}))
-    process = command("evaluate.py", run_folders[0], copy, "--average")
+    process = processes.run("evaluate.py", run_folders[0], copy, "--average")
     assert process.returncode == 1
     assert "was trained on another text" in process.stderr
     assert process.stderr.count("\n") == 1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from conftest import ROOT
+from processes import ROOT
 from ptb.cells import LSTMState
 from ptb.exchange import from_torch, to_torch
 from ptb.model import Recurrent

@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util import tensor_util
 
 import corpora
+import processes
 import runs
 import train
 import trained
@@ -259,26 +260,26 @@ def test_a_char_rnn_learns_a_text_from_one_file(characters):
     assert progress.history[-1]["valid_perplexity"] < 1.3  # e to the 3.1 at first
 
 
-def test_a_char_rnn_writes_text_with_its_spaces_and_lines(characters, command):
+def test_a_char_rnn_writes_text_with_its_spaces_and_lines(characters):
     folder, _ = characters
-    process = command("generate.py", folder, "--prompt=Tyger Ty", "--length=60", "--sample=argmax")
+    process = processes.run("generate.py", folder, "--prompt=Tyger Ty", "--length=60", "--sample=argmax")
     assert process.returncode == 0, process.stderr
     assert process.stdout.startswith("Tyger Tyger, burning bright,\nIn the forests of the night;\n")
 
 
-def test_a_prompt_of_characters_keeps_its_spaces(characters, command):
+def test_a_prompt_of_characters_keeps_its_spaces(characters):
     folder, _ = characters
     for prompt in (" In the ", "Tyger "):
-        process = command("generate.py", folder, f"--prompt={prompt}", "--length=5")
+        process = processes.run("generate.py", folder, f"--prompt={prompt}", "--length=5")
         assert process.stdout.startswith(prompt), process.stderr
 
 
-def test_a_char_rnn_is_scored_in_bits_on_its_own_splits_and_on_sentences(characters, command):
+def test_a_char_rnn_is_scored_in_bits_on_its_own_splits_and_on_sentences(characters):
     folder, progress = characters
-    process = command("evaluate.py", folder, "--json", "--split=test")
+    process = processes.run("evaluate.py", folder, "--json", "--split=test")
     assert process.returncode == 0, process.stderr
     record = json.loads(process.stdout)
     assert record["bits_per_character"] == pytest.approx(np.log2(record["perplexity"]))
     assert record["tokens"] == 8 * 29 - 1
-    process = command("evaluate.py", folder, "--stdin", "--words", "--json", stdin="In the\n")
+    process = processes.run("evaluate.py", folder, "--stdin", "--words", "--json", stdin="In the\n")
     assert [word for word, _ in json.loads(process.stdout)["words"]] == [*"In_the", "<eos>"]

@@ -13,7 +13,6 @@ import pytest
 
 import oracle
 import processes
-from conftest import ROOT
 from ptb import sampling
 from ptb.model import LanguageModel
 
@@ -136,20 +135,20 @@ def test_a_text_is_a_function_of_its_seed(model, next_step):
 
 
 @pytest.fixture(scope="module")
-def run(command, tiny_corpus, tmp_path_factory):
+def run(tiny_corpus, tmp_path_factory):
     """A run of the test configuration."""
     path = tmp_path_factory.mktemp("runs") / "run"
-    process = command("train.py", "--model=test", f"--data_path={tiny_corpus}", f"--save_path={path}")
+    process = processes.run("train.py", "--model=test", f"--data_path={tiny_corpus}", f"--save_path={path}")
     assert process.returncode == 0, process.stderr
     return path
 
 
-def test_the_command_writes_samples(command, run):
-    process = command("generate.py", run, "--prompt=the zebra sees\nthe", "--length=30", "--num_samples=2")
+def test_the_command_writes_samples(run):
+    process = processes.run("generate.py", run, "--prompt=the zebra sees\nthe", "--length=30", "--num_samples=2")
     assert process.returncode == 0, process.stderr
     assert process.stderr.count("\n") == 1
     assert "--prompt: not in the vocabulary, read as <unk>: 'zebra'" in process.stderr
-    once = command("generate.py", run, "--prompt=the <unk> sees\nthe", "--length=30")
+    once = processes.run("generate.py", run, "--prompt=the <unk> sees\nthe", "--length=30")
     assert once.stderr == ""
     assert process.stdout.startswith(f"{once.stdout}\nthe <unk> sees\nthe ")
     assert process.stdout != f"{once.stdout}\n{once.stdout}"
@@ -158,22 +157,22 @@ def test_the_command_writes_samples(command, run):
     assert {*process.stdout.split()} <= {"the", "cat", "sees", "dogs", "and", "see", "<unk>"}
 
 
-def test_the_command_leaves_out_unk_and_takes_the_likeliest(command, run):
-    process = command("generate.py", run, "--length=200", "--avoid_unk", "--temperature=2", "--seed=3")
+def test_the_command_leaves_out_unk_and_takes_the_likeliest(run):
+    process = processes.run("generate.py", run, "--length=200", "--avoid_unk", "--temperature=2", "--seed=3")
     assert process.returncode == 0, process.stderr
     assert "<unk>" not in process.stdout
     assert len(process.stdout.split()) > 100
     for seed, is_same in ((3, True), (4, False)):
-        other = command("generate.py", run, "--length=200", "--avoid_unk", "--temperature=2", f"--seed={seed}")
+        other = processes.run("generate.py", run, "--length=200", "--avoid_unk", "--temperature=2", f"--seed={seed}")
         assert (other.stdout == process.stdout) == is_same
-    process, again = (command("generate.py", run, "--sample=argmax", "--prompt=the", "--length=10") for _ in range(2))
+    process, again = (processes.run("generate.py", run, "--sample=argmax", "--prompt=the", "--length=10") for _ in range(2))
     assert process.stdout.startswith("the ")
     assert process.stdout == again.stdout
 
 
-def test_the_command_suggests_words(command, run):
+def test_the_command_suggests_words(run):
     def suggestions(*flags):
-        process = command("generate.py", run, "--prompt=the", "--top=5", *flags)
+        process = processes.run("generate.py", run, "--prompt=the", "--top=5", *flags)
         assert process.returncode == 0, process.stderr
         return {word: float(p) for p, word in map(str.split, process.stdout.splitlines())}
 
@@ -189,7 +188,7 @@ def test_the_command_suggests_words(command, run):
 
 
 def test_words_come_one_by_one_and_ctrl_c_ends_them_quietly(run):
-    arguments = [sys.executable, str(ROOT / "generate.py"), str(run), "--length=1000000"]
+    arguments = [sys.executable, str(processes.ROOT / "generate.py"), str(run), "--length=1000000"]
     pipe = subprocess.PIPE
     with subprocess.Popen(arguments, stdout=pipe, stderr=pipe, bufsize=0, env=processes.ON_THE_CPU) as process:
         assert process.stdout.read(1)
@@ -200,13 +199,13 @@ def test_words_come_one_by_one_and_ctrl_c_ends_them_quietly(run):
     assert errors == b""
 
 
-def test_an_unknown_word_is_an_error_where_there_is_no_unk(command, run, tmp_path):
+def test_an_unknown_word_is_an_error_where_there_is_no_unk(run, tmp_path):
     other = shutil.copytree(run, tmp_path / "other")
     vocabulary = other / "vocabulary.txt"
     vocabulary.write_text(vocabulary.read_text().replace("<unk>", "bird"))
     for process, place in (
-        (command("generate.py", other, "--prompt=the zebra"), "--prompt: "),
-        (command("evaluate.py", other, "--stdin", stdin="the cat\nthe zebra\n"), "standard input, line 2: "),
+        (processes.run("generate.py", other, "--prompt=the zebra"), "--prompt: "),
+        (processes.run("evaluate.py", other, "--stdin", stdin="the cat\nthe zebra\n"), "standard input, line 2: "),
     ):
         assert process.returncode == 1
         assert place in process.stderr

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import gradcheck
+import processes
 from configs import CONFIGS, SMALL
 from ptb import differences
 from ptb.cells import CELLS
@@ -48,14 +49,14 @@ def test_a_wrong_gradient_is_found_out(monkeypatch):
 
 
 @pytest.mark.parametrize("arguments", [["--model=rnn150"], ["--model=small", "--rnn_mode=basic"]])
-def test_the_command_prints_an_error_for_each_variable(command, arguments):
-    process = command("gradcheck.py", *arguments)
+def test_the_command_prints_an_error_for_each_variable(arguments):
+    process = processes.run("gradcheck.py", *arguments)
     assert process.returncode == 0, process.stderr
     assert {line.split()[1].split("/")[-1] for line in process.stdout.splitlines()} >= {"embedding", "kernel", "softmax_bias"}
 
 
-def test_the_command_fails_where_an_error_is_too_large(command):
-    process = command("gradcheck.py", "--model=rnn150", before=take_differences_too_far_apart)
+def test_the_command_fails_where_an_error_is_too_large():
+    process = processes.run("gradcheck.py", "--model=rnn150", before=take_differences_too_far_apart)
     assert process.returncode == 1
     assert process.stdout.splitlines()[-1].startswith("FAILED: over 1e-05 off: embedding, ")
 

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from conftest import ROOT
+from processes import ROOT
 
 
 def python(code, redirection="", **environment):

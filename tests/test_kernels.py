@@ -1,4 +1,4 @@
-"""Every kernel that this machine has against NumPy in float64, against Keras's layer and against each other."""
+"""Every kernel that this machine has against NumPy in float64 and against Keras's layer."""
 
 import keras
 import numpy as np

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from conftest import ROOT
+from processes import ROOT
 
 NOTE = """#!/bin/sh
 echo begin "$#" "$@" >>"$NOTES"

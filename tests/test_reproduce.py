@@ -11,7 +11,6 @@ import pytest
 
 import processes
 import reproduce
-from conftest import ROOT
 from ptb import devices
 from ptb.run import Run, RunError
 
@@ -20,7 +19,7 @@ from ptb.run import Run, RunError
 def copy(tmp_path):
     """A copy of the program, without records, as it rewrites its own README."""
     return shutil.copytree(
-        ROOT, tmp_path / "copy", ignore=shutil.ignore_patterns(".*", "runs", "results", "tests", "benchmarks")
+        processes.ROOT, tmp_path / "copy", ignore=shutil.ignore_patterns(".*", "runs", "results", "tests", "benchmarks")
     )
 
 
@@ -111,6 +110,7 @@ def test_a_full_disk_leaves_the_readme_as_it_was(copy):
     readme = (copy / "README.md").read_bytes()
     process = processes.run(copy / "reproduce.py", cwd=copy, before=small_files_only)
     assert process.returncode == 1
+    assert "README.md: cannot be written (File too large)" in process.stderr
     assert (copy / "README.md").read_bytes() == readme
 
 
@@ -180,6 +180,7 @@ def test_a_folder_with_another_run_is_refused_and_its_records_are_not_kept(copy,
         copy / "reproduce.py", "--model=test", f"--data_path={tiny_corpus}", f"--runs={copy / 'runs'}", cwd=copy
     )
     assert process.returncode == 1
+    assert "test-1: holds another run (" in process.stderr
     assert process.stdout == ""
     assert not (copy / "results").exists()
     assert (copy / "README.md").read_bytes() == readme

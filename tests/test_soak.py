@@ -1,7 +1,22 @@
-"""The short form of `make soak`."""
+"""`make soak` in short: as it is called, what it asserts on the way, and what it prints at the end."""
 
-import soak
+import subprocess
+import sys
+
+from processes import ON_THE_CPU, ROOT
 
 
-def test_a_run_killed_again_and_again_ends_as_an_unbroken_one(tmp_path):
-    soak.survive(6, tmp_path)  # which compares each end
+def test_in_short(tmp_path):
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    for name in ("installed", "installed-dev"):
+        (tmp_path / name).touch()  # there is nothing to install
+    command = ["make", "soak", f"VENV={tmp_path}", "KILLS=6", "STEPS=1000"]
+    process = subprocess.run(command, cwd=ROOT, env=ON_THE_CPU, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert "\n6 kills survived in " in process.stdout
+    *_, last_note, verdict = process.stdout.splitlines()
+    assert last_note.startswith("step   1000 ")
+    assert verdict == "steady"

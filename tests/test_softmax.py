@@ -30,6 +30,19 @@ def test_losses_and_gradients_are_those_of_tensorflows_cross_entropy():
         np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-12)
 
 
+def test_bfloat16_products_stay_within_their_rounding():
+    arguments, targets = case(np.float32)
+    exact = [tf.cast(argument, tf.float64) for argument in arguments]
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch([arguments, exact])
+        losses = softmax.cross_entropy(*arguments, targets, tf.bfloat16)
+        exact_losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, exact[0] @ tf.transpose(exact[1]) + exact[2])
+    results = [losses, *tape.gradient(losses, arguments)]
+    for got, wanted in zip(results, [exact_losses, *tape.gradient(exact_losses, exact)]):
+        assert got.dtype == tf.float32
+        assert 1e-5 < np.linalg.norm(got.numpy() - wanted) / np.linalg.norm(wanted) < 3e-2  # rounded to 8 bits, but not lost
+
+
 @pytest.mark.parametrize("scale", [1, 10, 100])
 def test_losses_stay_right_where_probabilities_round_to_zero(scale):
     (features, weights, bias), targets = case(np.float32, scale)

@@ -17,7 +17,6 @@ import processes
 import reader
 import textfiles
 import tokenfiles
-from conftest import ROOT
 
 TEXTS = {
     "train.txt": "\ufeffthe cat sees the dogs\n\nthe dogs see <unk>\nno_body sleeps",
@@ -154,9 +153,8 @@ def test_no_room_beside_the_text_is_an_error(folder):
         "import sys, textfiles, corpora; textfiles.LARGE_BYTES = 50\n"
         "try: corpora.load_corpus(sys.argv[1])\nexcept textfiles.DataError as error: print(error)"
     )
-    process = subprocess.run(
-        [sys.executable, "-c", script, folder], cwd=ROOT, capture_output=True, text=True, preexec_fn=limited, check=True
-    )
+    command = [sys.executable, "-c", script, folder]
+    process = subprocess.run(command, cwd=processes.ROOT, capture_output=True, text=True, preexec_fn=limited, check=True)
     assert "train.txt: nothing can be written beside it (File too large); so large a text" in process.stdout
     assert sorted(path.name for path in folder.iterdir()) == sorted(TEXTS)
 

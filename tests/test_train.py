@@ -17,7 +17,6 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 import configs
 import processes
 import train
-from conftest import ROOT
 from ptb import devices, grammar
 from ptb.evaluation import Score
 from runs import assert_same, curve, history
@@ -28,10 +27,10 @@ def arguments(data_path, save_path, *more):
 
 
 @pytest.fixture(scope="module")
-def finished(command, tiny_corpus, tmp_path_factory):
+def finished(tiny_corpus, tmp_path_factory):
     """A run of the test configuration from beginning to end."""
     save_path = tmp_path_factory.mktemp("runs") / "finished"
-    return save_path, command("train.py", *arguments(tiny_corpus, save_path))
+    return save_path, processes.run("train.py", *arguments(tiny_corpus, save_path))
 
 
 def test_it_prints_the_tutorials_lines(finished):
@@ -81,18 +80,18 @@ def test_tensorboard_reads_its_curves(finished):
     assert trial.hparams["hidden_size"].number_value == 2
 
 
-def test_a_finished_run_says_so_and_does_nothing(finished, command, tiny_corpus):
+def test_a_finished_run_says_so_and_does_nothing(finished, tiny_corpus):
     save_path, _ = finished
     before = {path: path.stat().st_mtime_ns for path in save_path.rglob("*")}
-    process = command("train.py", *arguments(tiny_corpus, save_path))
+    process = processes.run("train.py", *arguments(tiny_corpus, save_path))
     assert process.returncode == 0
     assert re.fullmatch(r".*: finished, test perplexity \d+\.\d{3}; nothing to do\n", process.stdout)
     assert {path: path.stat().st_mtime_ns for path in save_path.rglob("*")} == before
 
 
-def test_another_configuration_in_the_same_folder_is_refused(finished, command, tiny_corpus):
+def test_another_configuration_in_the_same_folder_is_refused(finished, tiny_corpus):
     save_path, _ = finished
-    process = command("train.py", "--model=small", f"--data_path={tiny_corpus}", f"--save_path={save_path}", "--seed=3")
+    process = processes.run("train.py", "--model=small", f"--data_path={tiny_corpus}", f"--save_path={save_path}", "--seed=3")
     assert process.returncode == 1
     assert "hidden_size was 2, now 200" in process.stderr
     assert process.stderr.count("\n") == 1
@@ -110,10 +109,10 @@ def longer_corpus(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def unbroken(command, longer_corpus, tmp_path_factory):
+def unbroken(longer_corpus, tmp_path_factory):
     """A run to its end, with a profile of some steps, which is to change nothing else."""
     save_path = tmp_path_factory.mktemp("runs") / "unbroken"
-    assert command("train.py", *arguments(longer_corpus, save_path, "--profile")).returncode == 0
+    assert processes.run("train.py", *arguments(longer_corpus, save_path, "--profile")).returncode == 0
     return save_path
 
 
@@ -127,7 +126,7 @@ def steps_saved(save_path):
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])  # Ctrl-C: test_signals.py
-def test_a_run_that_was_stopped_ends_where_an_unbroken_one_does(number, exit_code, longer_corpus, unbroken, command, tmp_path):
+def test_a_run_that_was_stopped_ends_where_an_unbroken_one_does(number, exit_code, longer_corpus, unbroken, tmp_path):
     save_path = tmp_path / "stopped"
     line = arguments(longer_corpus, save_path, "--checkpoint_minutes=0.002")
     process = processes.start("train.py", *line, folder=tmp_path)
@@ -138,7 +137,7 @@ def test_a_run_that_was_stopped_ends_where_an_unbroken_one_does(number, exit_cod
     errors = (tmp_path / "stderr").read_text()
     assert errors == ("" if number == signal.SIGKILL else f"Stopped by SIGTERM; the same command resumes {save_path}\n")
 
-    resumed = command("train.py", *line)
+    resumed = processes.run("train.py", *line)
     assert resumed.returncode == 0, resumed.stderr
     assert 100 <= int(re.search(r"Resuming .* after step (\d+)\n", resumed.stdout)[1]) < steps_saved(unbroken)
     assert_same(save_path, unbroken)
@@ -181,8 +180,8 @@ def test_the_gap_to_the_grammar_of_the_built_in_corpus(capsys):
     assert printed.endswith("this model: 25.0% above it\n")
 
 
-def test_seed_kernel_and_precision_reach_the_model(command, tiny_corpus, tmp_path):
-    process = command(
+def test_seed_kernel_and_precision_reach_the_model(tiny_corpus, tmp_path):
+    process = processes.run(
         "train.py",
         *arguments(tiny_corpus, tmp_path / "run", "--rnn_mode=basic", "--precision=bfloat16"),
         before=functools.partial(record_choices, tmp_path / "choices.json"),
@@ -227,9 +226,9 @@ def test_the_revision_has_a_plus_where_the_program_was_changed_not_its_records(t
 
 
 @pytest.mark.parametrize("flag", ["--helpshort", "-h"])
-def test_help_shows_every_flag_and_an_example(flag, command):
-    process = command("train.py", flag)
-    defined = re.findall(r'flags\.DEFINE_\w+\(\s*"(\w+)"', (ROOT / "train.py").read_text())
+def test_help_shows_every_flag_and_an_example(flag):
+    process = processes.run("train.py", flag)
+    defined = re.findall(r'flags\.DEFINE_\w+\(\s*"(\w+)"', (processes.ROOT / "train.py").read_text())
     assert "seed" in defined
     for name in defined:
         assert re.search(rf"--(\[no\])?{name}:", process.stdout), name

@@ -1,8 +1,5 @@
 """Stock Keras: stateful `keras.layers.LSTM`, `compile` and `train_on_batch`."""
 
-import os
-
-os.environ["KERAS_BACKEND"] = "tensorflow"
 import keras
 
 from benchmarks.peers.tensorflow_trainer import TensorFlowTrainer
