@@ -52,12 +52,16 @@ test-gpu: $(VENV)/installed-dev
 	$(BIN)/python -m pytest tests/test_kernels.py tests/test_cells.py tests/test_exchange.py tests/test_softmax.py \
 		tests/test_model.py tests/test_training.py tests/test_evaluate.py
 
+# All contestants stay in memory: large with all of them would take more than 24 GiB.
 bench: $(VENV)/installed $(TORCH)/installed
 	$(BIN)/python -m benchmarks.train_step --torch_python=$(TORCH)/bin/python --json=train_step.json
+	$(BIN)/python -m benchmarks.train_step --torch_python=$(TORCH)/bin/python --json=train_step_large.json \
+		--models=large --peers=pytorch,keras,tutorial
 
 bench-gpu: $(VENV)/installed $(TORCH)/installed
 	$(BIN)/python -c "$(CHECK_GPU)"
-	$(BIN)/python -m benchmarks.train_step --torch_python=$(TORCH)/bin/python --json=train_step_gpu.json
+	$(BIN)/python -m benchmarks.train_step --torch_python=$(TORCH)/bin/python --json=train_step_gpu.json \
+		--models=small,medium,large
 	for model in small medium large; do \
 		$(BIN)/python -m benchmarks.phases --model=$$model --json=phases_$$model.json || exit 1; \
 	done

@@ -116,7 +116,7 @@ class Entrant:
 
 
 def define_flags():
-    flags.DEFINE_list("models", ["small", "medium", "large"], "Shapes, by the names of their configurations in configs.py.")
+    flags.DEFINE_list("models", ["small", "medium"], "Shapes, by the names of their configurations in configs.py.")
     flags.DEFINE_list("precisions", None, "float32, tf32, bfloat16 (default: those that this machine computes fast).")
     flags.DEFINE_list("peers", None, "Contestants beside ours (default: all that run on this device).")
     flags.DEFINE_integer("rounds", 5, "How often each contestant has its turn.", lower_bound=1)
