@@ -33,7 +33,7 @@ soak: $(VENV)/installed-dev
 	PYTHONPATH=. $(BIN)/python tests/soak.py $(KILLS)
 	PYTHONPATH=. $(BIN)/python tests/long_run.py $(STEPS)
 
-# Fuzzes what reads files, each reader for SECONDS; atheris has no wheels for every platform, so it is no requirement.
+# Fuzzes what reads files, each reader for SECONDS; atheris is no requirement: it has wheels for Linux and Python 3.11 to 3.13 only.
 fuzz: $(VENV)/installed-dev
 	$(BIN)/pip install --quiet --disable-pip-version-check atheris==3.0.0
 	for target in text characters vocabulary archive config checkpoint; do \

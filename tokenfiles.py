@@ -34,7 +34,8 @@ logger = getLogger(__name__)
 def read_corpus(files: Sequence[str], vocabulary: Vocabulary | None = None, level: str = "word") -> Corpus:
     """The corpus of the files of train, valid and test, as `reader.read_corpus` gives it, in memory-mapped arrays.
 
-    DataError as there, and where nothing can be written beside the texts; the warning of unknown words comes when ids are made.
+    DataError as there, and where nothing can be written beside the texts; texts whose ids are equal are the same text, whatever
+    their unknown words; the warning of these comes when ids are made.
     """
     texts = []
     for file in files:

@@ -53,10 +53,9 @@ class Clip(NamedTuple):
 
 PAPER = Objective()
 
-OPTIMIZERS = {  # beside plain SGD; named, or Keras would number them, and their variables' paths with them
+OPTIMIZERS = {  # beside plain SGD; named, or Keras would number it, and its variables' paths with it
     # Torch's optim.rmsprop, as char-rnn uses it, divides by √m + 1e-8, Keras's by √(m + epsilon).
     "rmsprop": lambda: keras.optimizers.RMSprop(rho=0.95, epsilon=1e-16, name="rmsprop"),
-    "adam": lambda: keras.optimizers.Adam(name="adam"),
 }
 
 

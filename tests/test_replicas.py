@@ -134,7 +134,6 @@ def test_devices_of_one_machine_do_what_one_does(count, alone, corpus, tmp_path)
 
 OPTIONS = {
     "RMSprop": {"optimizer": "rmsprop", "learning_rate": 0.002},
-    "Adam": {"optimizer": "adam", "learning_rate": 0.002},
     "mean and unit clip": {"reduction": "mean", "clip": "unit", "max_grad_norm": 1},
     "element clip": {"clip": "element", "max_grad_norm": 0.02},
     "repeats apart, clipped": {"norm_of_repeats": "apart", "max_grad_norm": 0.5},
@@ -148,7 +147,7 @@ OPTIONS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONS)
 def test_two_devices_do_what_one_does_with_every_option(name, corpus, tmp_path):
-    """Dividing by a gradient's own size, as RMSprop and Adam do, makes more of rounding, and so does a high rate."""
+    """Dividing by a gradient's own size, as RMSprop does, makes more of rounding, and so does a high rate."""
     for folder, distribute, devices in (("one", "none", 1), ("two", "mirrored", 2)):
         machine = Machine(devices, options=OPTIONS[name])
         finish(start(tmp_path / folder, corpus, tmp_path / f"run-{folder}", distribute, machine), folder=tmp_path)
