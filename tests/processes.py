@@ -12,7 +12,6 @@ import time
 ROOT = pathlib.Path(__file__).parent.parent
 ON_THE_CPU = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}  # for what is started otherwise than by `start`
 
-sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])  # or the server would find nothing to preload
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["without_gpu", "processes", "commands", "trained", "ptb.curves", "ptb.grammar"])

@@ -20,11 +20,11 @@ def entry(name, precision, step_seconds, **more):
     return {"name": name, "precision": precision, "step_seconds": step_seconds, "error": None, **more}
 
 
-PEERS = ["ours_basic", "keras", "keras_unrolled_no_xla", "tutorial"]  # block_lstm has been seen to lose its numbers
+KINDS = ["ours_basic", "keras", "keras_unrolled_no_xla", "tutorial"]  # but block_lstm, whose loss was once not finite
 
 
 @pytest.mark.parametrize(
-    ("peers", "torch_python", "why"), [(PEERS, "/bin/false", "exit code 1"), ([], "/no/such/python", "No such file")]
+    ("peers", "torch_python", "why"), [(KINDS, "/bin/false", "exit code 1"), ([], "/no/such/python", "No such file")]
 )
 def test_a_run_records_each_contestant_in_each_round(peers, torch_python, why, tmp_path):
     path = tmp_path / "record.json"
