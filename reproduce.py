@@ -25,7 +25,7 @@ import commands
 import corpora
 from configs import CONFIGS
 from ptb import devices
-from ptb.run import reading, write_atomically
+from ptb.run import RunError, reading, write_atomically
 from ptb.signals import EXIT_CODES, say
 from reader import DataError
 
@@ -163,6 +163,9 @@ def run_command(script, *arguments, capture_output=False):
             signal.signal(number, handler)
     if requests:
         sys.exit(EXIT_CODES[requests[0]])
+    if process.returncode < 0:
+        name = signal.Signals(-process.returncode).name
+        raise RunError(f"{script}: was ended by {name}, perhaps for want of memory; the same command goes on")
     if process.returncode:
         sys.exit(process.returncode)  # the command has said why
     return output

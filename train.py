@@ -9,14 +9,15 @@ The same command again carries on where a run was stopped.
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import logging
 import pathlib
 import platform
 import subprocess
 from typing import NamedTuple
 
+import keras
 import numpy as np
+import tensorflow as tf
 from absl import flags
 
 import commands
@@ -112,7 +113,12 @@ def train_in(run, config, corpus, kernel, precision):
         )
         setting = {"precision": precision, "kernel": kernel, "seed": FLAGS.seed, "replicas": count}
         setting |= {"versions": versions(), "git_revision": git_revision()}
-        watching = Watching(60 * FLAGS.checkpoint_minutes, FLAGS.report_every, FLAGS.sample_every, FLAGS.profile)
+        watching = Watching(
+            checkpoint_seconds=60 * FLAGS.checkpoint_minutes,
+            report_every=FLAGS.report_every,
+            sample_every=FLAGS.sample_every,
+            profile=FLAGS.profile,
+        )
         rewinds = FLAGS.on_nonfinite == "rewind"
         progress = train(config, corpus, run, model, setting, stop, watching, rewinds)
         test = finish(config, corpus, run, model, progress, setting, stop)
@@ -354,8 +360,7 @@ def report_epoch(record, curves):
 
 
 def versions():
-    packages = {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")}
-    return {"python": platform.python_version(), **packages}
+    return {"python": platform.python_version()} | {package.__name__: package.__version__ for package in (tf, keras, np)}
 
 
 def git_revision():

@@ -26,8 +26,9 @@ class Diverged(RunError):
     def __init__(self, what):
         self.what = what
         super().__init__(
-            f"{what}; the checkpoints are kept: go on from the beginning of the epoch with --on_nonfinite=rewind, in one "
-            "process, or begin anew with a lower learning_rate or max_grad_norm (configs.py) and another --save_path"
+            f"{what}; the checkpoints are kept: add --on_nonfinite=rewind, in one process, to go back to the beginning of the "
+            "epoch when this happens, or begin anew with a lower learning_rate or max_grad_norm (configs.py) and another "
+            "--save_path"
         )
 
 

@@ -78,4 +78,9 @@ def say(line, stream=None):
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.EIO):
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        silence(stream)
+
+
+def silence(stream):
+    """Has what is still to be written to a stream, its buffer's content too, go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,5 +1,6 @@
 """Commands as processes of their own, on the CPU, forked from one that has spent the seconds of importing TensorFlow."""
 
+import dataclasses
 import multiprocessing
 import os
 import pathlib
@@ -39,6 +40,13 @@ def run(script, *arguments, cwd=ROOT, stdin="", before=None, timeout=300):
             raise subprocess.TimeoutExpired([script, *arguments], timeout)
         out, err = (pathlib.Path(folder, name).read_text() for name in ("stdout", "stderr"))
     return subprocess.CompletedProcess([script, *arguments], process.exitcode, out, err)
+
+
+def change(model, **changes):
+    """To be called in a process `before` a command: changes the configuration of that name."""
+    import configs  # which imports TensorFlow; conftest.py has something to do before that
+
+    configs.CONFIGS[model] = dataclasses.replace(configs.CONFIGS[model], **changes)
 
 
 def wait_for(condition, process, seconds=120):

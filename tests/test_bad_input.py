@@ -237,6 +237,18 @@ def without_standard_input():
     sys.stdin = None  # as Python has it then
 
 
+@pytest.mark.parametrize("command", [EVALUATE, (*GENERATE, "--top=3")])
+def test_a_full_disk_under_standard_output(finished_folder, command):
+    before = contents(finished_folder)
+    process = processes.run(*command, cwd=finished_folder, before=full_standard_output)
+    assert_refused(process, 1, ["standard output: No space left on device"], finished_folder, before)
+
+
+def full_standard_output():
+    os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 -- what is printed waits in a buffer, as for any file
+
+
 def test_debug_shows_the_traceback(finished_folder):
     process = processes.run(*EVALUATE, "--data_path=nowhere", "--debug", cwd=finished_folder)
     assert process.returncode == 1

@@ -3,11 +3,17 @@
 import dataclasses
 import json
 
+import keras
+import numpy as np
 import pytest
 
 import reproduce
+import train
 from configs import CHAR_RNN, CONFIGS, DEFAULTS, GRU, SMALL, Config
-from ptb.training import Clip, Objective
+from ptb.run import Run
+from ptb.signals import StopRequest
+from ptb.training import Clip, Objective, make_train_step
+from reader import Corpus, Vocabulary
 
 # Zaremba et al. (2014), section 4.1, as ../shared/REFERENCE.md has it; the last row is the tutorial's smoke test.
 TABLE = """
@@ -33,6 +39,32 @@ def test_the_published_configurations_are_the_papers(row):
     assert dataclasses.asdict(CONFIGS[name]) == DEFAULTS | published
 
 
+def rates(name):
+    config = CONFIGS[name]
+    return [config.learning_rate_of(epoch) for epoch in range(1, config.num_epochs + 1)]
+
+
+def test_small_trains_four_epochs_at_full_rate_then_halves():
+    assert rates("small") == [1, 1, 1, 1, *[0.5**k for k in range(1, 10)]]
+
+
+def test_medium_trains_six_epochs_at_full_rate_then_divides_by_1_2():
+    assert rates("medium") == pytest.approx([1] * 6 + [1.2**-k for k in range(1, 34)])
+    assert rates("medium_tutorial_decay") == pytest.approx([1] * 6 + [0.8**k for k in range(1, 34)])
+
+
+def test_large_trains_fourteen_epochs_at_full_rate_then_divides_by_1_15():
+    assert rates("large") == pytest.approx([1] * 14 + [1.15**-k for k in range(1, 42)])
+
+
+def test_test_trains_one_epoch():
+    assert rates("test") == [1]
+
+
+def test_the_lua_convention_has_one_more_epoch_at_full_rate():
+    assert rates("small_lua_decay") == [1, 1, 1, 1, 1, *[0.5**k for k in range(1, 9)]]
+
+
 OPTIONS_OF_A_MODEL = dataclasses.replace(
     CONFIGS["medium"],
     one_hot_input=True,
@@ -55,6 +87,27 @@ def test_every_field_reaches_the_model_the_objective_and_the_clip(config):
     assert config.gradient_clip() == Clip(config.max_grad_norm, config.clip, config.norm_of_repeats)
 
 
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_every_option_of_a_step_reaches_the_training(config, tmp_path, monkeypatch):
+    config = dataclasses.replace(config, hidden_size=4, batch_size=2)
+    text = np.zeros(500, np.int32)
+    corpus = Corpus(Vocabulary(("<eos>", "a", "b")), text, text, text)
+    model, made = config.make_model(3, seed=1), []
+
+    def recorded(*arguments):
+        made.append(arguments)
+        return make_train_step(*arguments)
+
+    monkeypatch.setattr(train, "make_train_step", recorded)
+    training = train.Training(config, corpus, Run(tmp_path / "run"), model, {}, StopRequest(), train.Watching())
+    ((_, clip, optimizer, objective),) = made
+    assert (clip, objective) == (config.gradient_clip(), config.objective())
+    assert type(optimizer) is {"sgd": type(None), "rmsprop": keras.optimizers.RMSprop}[config.optimizer]
+    assert training.progress.explosion == config.explosion
+    inputs, targets = training.train_windows[0]
+    assert inputs.shape == targets.shape == (2, max(config.num_steps, config.bptt_steps))
+
+
 @pytest.mark.parametrize("path", sorted(reproduce.RESULTS.glob("*/config.json")), ids=lambda path: path.parent.name)
 def test_what_is_recorded_was_run_with_the_configuration_of_its_row(path):
     record = DEFAULTS | json.loads(path.read_text())
@@ -68,6 +121,7 @@ def test_what_is_recorded_was_run_with_the_configuration_of_its_row(path):
     [
         (SMALL, {"softmax_samples": 5, "norm_of_repeats": "apart"}, "for each replica"),
         (CHAR_RNN, {"norm_of_repeats": "apart"}, "a one-hot input has no rows"),
+        (SMALL, {"bptt_steps": 20}, "bptt_steps reaches no further than num_steps"),
         (GRU, {"forget_bias": 1.0}, "forget_bias: gru has no forget gate"),
     ],
 )

@@ -164,6 +164,8 @@ def test_what_was_trained_in_bfloat16_is_scored_in_float32_by_both_commands(tmp_
     assert json.loads((run / "result.json").read_text())["test_perplexity"] == pytest.approx(expected, rel=1e-6)
     (record,) = records(processes.run("evaluate.py", run, "--split=test", "--json"))
     assert record["perplexity"] == pytest.approx(expected, rel=1e-6)
+    (record,) = records(processes.run("evaluate.py", run, "--split=test", "--json", "--precision=bfloat16"))
+    assert 1e-5 * expected < abs(record["perplexity"] - expected) < 1e-2 * expected
 
 
 def test_the_command_scores_another_file_and_writes_each_word(run_folders, tmp_path):

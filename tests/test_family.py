@@ -1,6 +1,7 @@
 """Options that whole trainings show: early stopping, validation by steps, explosions, characters, samples, reports."""
 
 import dataclasses
+import functools
 import json
 import types
 
@@ -15,12 +16,12 @@ import processes
 import runs
 import train
 import trained
-from configs import CHAR_RNN, TEST
+from configs import TEST
 from ptb.evaluation import make_eval_step, score
 from ptb.progress import Diverged, Progress
 from ptb.run import Run
 from ptb.training import Sums, make_train_step
-from training_runs import RECORDED, StopAt, begin
+from training_runs import StopAt, begin
 
 PATIENT = dataclasses.replace(TEST, hidden_size=16, num_epochs=30, patience=3, validate_every=10, learning_rate=0.5)
 WILD = dataclasses.replace(PATIENT, explosion=1.5, learning_rate=8.0, max_grad_norm=100, patience=0)
@@ -248,38 +249,53 @@ def poem(tmp_path_factory):
 def characters(poem, tmp_path_factory):
     """A small char-rnn, trained on one file."""
     folder = tmp_path_factory.mktemp("runs") / "char"
-    config = dataclasses.replace(CHAR_RNN, hidden_size=32, batch_size=4, num_steps=20, num_epochs=8, learning_rate=2e-2)
-    corpus = corpora.load_corpus(str(poem), level="char")
-    model, progress = begin(config, corpus, folder)
-    (folder / "config.json").write_text(json.dumps(dataclasses.asdict(config) | RECORDED | {"data_path": str(poem)}))
-    return folder, progress
+    small = {"hidden_size": 32, "batch_size": 4, "num_steps": 20, "num_epochs": 8, "learning_rate": 2e-2}
+    change = functools.partial(processes.change, "char_rnn", **small, train_fraction=0.8, valid_fraction=0.1)
+    process = processes.run("train.py", "--model=char_rnn", f"--data_path={poem}", f"--save_path={folder}", before=change)
+    assert process.returncode == 0, process.stderr
+    return folder
 
 
 def test_a_char_rnn_learns_a_text_from_one_file(characters):
-    _, progress = characters
-    assert progress.history[-1]["valid_perplexity"] < 1.3  # e to the 3.1 at first
+    assert runs.history(characters)[-1]["valid_perplexity"] < 1.3  # e to the 3.1 at first
 
 
 def test_a_char_rnn_writes_text_with_its_spaces_and_lines(characters):
-    folder, _ = characters
+    folder = characters
     process = processes.run("generate.py", folder, "--prompt=Tyger Ty", "--length=60", "--sample=argmax")
     assert process.returncode == 0, process.stderr
     assert process.stdout.startswith("Tyger Tyger, burning bright,\nIn the forests of the night;\n")
 
 
 def test_a_prompt_of_characters_keeps_its_spaces(characters):
-    folder, _ = characters
+    folder = characters
     for prompt in (" In the ", "Tyger "):
         process = processes.run("generate.py", folder, f"--prompt={prompt}", "--length=5")
         assert process.stdout.startswith(prompt), process.stderr
 
 
 def test_a_char_rnn_is_scored_in_bits_on_its_own_splits_and_on_sentences(characters):
-    folder, progress = characters
+    folder = characters
     process = processes.run("evaluate.py", folder, "--json", "--split=test")
     assert process.returncode == 0, process.stderr
     record = json.loads(process.stdout)
     assert record["bits_per_character"] == pytest.approx(np.log2(record["perplexity"]))
-    assert record["tokens"] == 8 * 29 - 1
+    assert record["tokens"] == 16 * 29 - 1
+    result = json.loads((folder / "result.json").read_text())
+    assert result["test_bits_per_character"] == pytest.approx(record["bits_per_character"], rel=1e-6)
     process = processes.run("evaluate.py", folder, "--stdin", "--words", "--json", stdin="In the\n")
     assert [word for word, _ in json.loads(process.stdout)["words"]] == [*"In_the", "<eos>"]
+
+
+def test_a_run_of_another_cell_is_scored_and_writes(tiny_corpus, tmp_path):
+    run, change = tmp_path / "run", functools.partial(processes.change, "gru", hidden_size=4, num_steps=4, num_epochs=1)
+    process = processes.run("train.py", "--model=gru", f"--data_path={tiny_corpus}", f"--save_path={run}", before=change)
+    assert process.returncode == 0, process.stderr
+    assert "Kernel: basic" in process.stdout
+    reached = json.loads((run / "result.json").read_text())["test_perplexity"]
+    process = processes.run("evaluate.py", run, "--split=test", "--json")
+    assert process.returncode == 0, process.stderr
+    assert json.loads(process.stdout)["perplexity"] == pytest.approx(reached, rel=1e-6)
+    process = processes.run("generate.py", run, "--length=5")
+    assert process.returncode == 0, process.stderr
+    assert len(process.stdout.split()) + process.stdout.count("\n") - 1 == 5

@@ -231,6 +231,13 @@ def test_the_command_trains_averages_and_records(tiny_corpus, copy):
     assert reproduce.README.read_text().count("| not run") < (copy / "README.md").read_text().count("| not run")
 
 
+def test_a_command_that_was_killed_is_named(tmp_path, monkeypatch):
+    (tmp_path / "train.py").write_text("import os; os.kill(os.getpid(), 9)")
+    monkeypatch.setattr(reproduce, "ROOT", tmp_path)
+    with pytest.raises(RunError, match="train.py: was ended by SIGKILL, .*; the same command goes on"):
+        reproduce.run_command("train.py")
+
+
 def test_a_request_to_stop_reaches_the_training_which_saves_first(copy, tmp_path):
     """Sent to the command alone; what a terminal sends to both reaches the training twice, see test_signals.py."""
     saved, stdout, stderr = copy / "runs" / "demo-1", tmp_path / "stdout", tmp_path / "stderr"
