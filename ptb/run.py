@@ -109,12 +109,13 @@ class Run:
         path = self.path / "lock"
         with writing(path):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        with open(descriptor, "r+", errors="replace") as file:
+        with open(descriptor, "r+b", buffering=0) as file:  # closing it has nothing left to write, and so cannot fail
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise RunError(
-                    f"{self.path}: process {file.read()} is training here; wait until it ends, or choose another --save_path"
+                    f"{self.path}: process {file.read().decode(errors='replace')} is training here; wait until it ends, or "
+                    "choose another --save_path"
                 ) from None
             except OSError as error:
                 raise RunError(
@@ -122,8 +123,7 @@ class Run:
                 ) from None
             with writing(path):
                 file.truncate()
-                file.write(str(os.getpid()))
-                file.flush()
+                file.write(str(os.getpid()).encode())
             yield
 
     def write_vocabulary(self, vocabulary):

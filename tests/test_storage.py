@@ -1,5 +1,6 @@
 """Storage that fails, files that are damaged, processes that meet: nothing good is lost, and one line says what is wrong."""
 
+import contextlib
 import os
 import resource
 import shutil
@@ -52,17 +53,29 @@ def test_a_full_disk_stops_the_run_with_one_line_and_loses_nothing(tiny_corpus, 
     runs.assert_same(save_path, unbroken)
 
 
-def test_curves_on_a_full_disk_name_their_folder(tmp_path):
-    curves = Curves(Run(tmp_path), [], {})
+@contextlib.contextmanager
+def files_of_at_most(size):
+    """Has this process fail, as on a full disk, to make a file larger than so many bytes."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_SIZE, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
-        with pytest.raises(RunError, match="train: cannot be written .File too large"):
-            for step in range(1000):
-                curves.add("train", "perplexity", step, 1.0)
-                curves.flush()
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_curves_on_a_full_disk_name_their_folder(tmp_path):
+    curves = Curves(Run(tmp_path), [], {})
+    with files_of_at_most(FILE_SIZE), pytest.raises(RunError, match="train: cannot be written .File too large"):
+        for step in range(1000):
+            curves.add("train", "perplexity", step, 1.0)
+            curves.flush()
+
+
+def test_a_disk_without_room_for_a_single_byte_is_told_of_the_first_file(tmp_path):
+    locked = Run(tmp_path / "run").locked()
+    with pytest.raises(RunError, match="run/lock: cannot be written .File too large"), files_of_at_most(0), locked:
+        pass
 
 
 def cut(path):
