@@ -165,7 +165,7 @@ def run_command(script, *arguments, capture_output=False):
         sys.exit(EXIT_CODES[requests[0]])
     if process.returncode < 0:
         name = signal.Signals(-process.returncode).name
-        raise RunError(f"{script}: was ended by {name}, perhaps for want of memory; the same command goes on")
+        raise RunError(f"{script}: was ended by {name} (SIGKILL may mean that memory ran out); the same command goes on")
     if process.returncode:
         sys.exit(process.returncode)  # the command has said why
     return output

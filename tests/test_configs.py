@@ -1,4 +1,4 @@
-"""The configurations against the published numbers, and the records against the configurations."""
+"""The configurations against the published numbers, what a run makes of them, and the records against them."""
 
 import dataclasses
 import json

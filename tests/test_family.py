@@ -261,29 +261,26 @@ def test_a_char_rnn_learns_a_text_from_one_file(characters):
 
 
 def test_a_char_rnn_writes_text_with_its_spaces_and_lines(characters):
-    folder = characters
-    process = processes.run("generate.py", folder, "--prompt=Tyger Ty", "--length=60", "--sample=argmax")
+    process = processes.run("generate.py", characters, "--prompt=Tyger Ty", "--length=60", "--sample=argmax")
     assert process.returncode == 0, process.stderr
     assert process.stdout.startswith("Tyger Tyger, burning bright,\nIn the forests of the night;\n")
 
 
 def test_a_prompt_of_characters_keeps_its_spaces(characters):
-    folder = characters
     for prompt in (" In the ", "Tyger "):
-        process = processes.run("generate.py", folder, f"--prompt={prompt}", "--length=5")
+        process = processes.run("generate.py", characters, f"--prompt={prompt}", "--length=5")
         assert process.stdout.startswith(prompt), process.stderr
 
 
 def test_a_char_rnn_is_scored_in_bits_on_its_own_splits_and_on_sentences(characters):
-    folder = characters
-    process = processes.run("evaluate.py", folder, "--json", "--split=test")
+    process = processes.run("evaluate.py", characters, "--json", "--split=test")
     assert process.returncode == 0, process.stderr
     record = json.loads(process.stdout)
     assert record["bits_per_character"] == pytest.approx(np.log2(record["perplexity"]))
     assert record["tokens"] == 16 * 29 - 1
-    result = json.loads((folder / "result.json").read_text())
+    result = json.loads((characters / "result.json").read_text())
     assert result["test_bits_per_character"] == pytest.approx(record["bits_per_character"], rel=1e-6)
-    process = processes.run("evaluate.py", folder, "--stdin", "--words", "--json", stdin="In the\n")
+    process = processes.run("evaluate.py", characters, "--stdin", "--words", "--json", stdin="In the\n")
     assert [word for word, _ in json.loads(process.stdout)["words"]] == [*"In_the", "<eos>"]
 
 
