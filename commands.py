@@ -60,9 +60,8 @@ def refuse(why, *names):
 
 
 def _parse(argv):
-    argv = [argv[0], "--helpshort"] if argv[1:] == ["-h"] else argv
     try:
-        return app.parse_flags_with_usage(argv) if {"--help", "--helpshort", "--helpfull"} & {*argv} else flags.FLAGS(argv)
+        return flags.FLAGS([argv[0], "--helpshort"] if argv[1:] == ["-h"] else argv)
     except flags.Error as error:
         sys.exit(_fail(error, 2))
 

@@ -1,13 +1,12 @@
 """Where corpora come from: the user's files, the built-in grammar, or PTB, downloaded into the user's cache."""
 
-import contextlib
 import hashlib
-import io
+import http.client
 import os
-import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import reader
@@ -80,7 +79,9 @@ def download_ptb(
         # A folder for each process lets runs that start together download at once without mixing their bytes.
         with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as aside:
             for name in missing:
-                os.replace(_fetch(name, sha256[name], mirrors, aside, timeout), folder / name)
+                whole = Path(aside, name)
+                whole.write_bytes(_fetch(name, sha256[name], mirrors, timeout))
+                whole.replace(folder / name)
     except reader.DataError as error:
         raise reader.DataError(
             f"{error}; put {', '.join(sha256)} into {folder}, or pass the folder that holds them with --data_path"
@@ -93,35 +94,29 @@ def download_ptb(
     return folder
 
 
-def _fetch(name: str, checksum: str, mirrors: Sequence[str], aside: str, timeout: float) -> str:
-    """The path in the folder `aside` of the file, downloaded from the first mirror that has it whole."""
-    import keras  # as above: whoever has the files need not wait for it
-
+def _fetch(name: str, checksum: str, mirrors: Sequence[str], timeout: float) -> bytes:
+    """The file, from the first mirror that has it whole."""
     for mirror in mirrors:
         url = f"{mirror}/{name}"
         try:
-            # Without Keras's progress bar: its control characters would end up among the lines of a run's log.
-            with contextlib.redirect_stdout(io.StringIO()), _socket_timeout(timeout):
-                return keras.utils.get_file(name, url, file_hash=checksum, cache_dir=aside, cache_subdir="")
-        except Exception as error:  # get_file raises bare Exceptions; whatever this copy's fault, the next may be sound
+            with urllib.request.urlopen(url, timeout=timeout) as response:
+                content = response.read()
+        except (OSError, http.client.HTTPException) as error:
             reason = error
-            print(f"{url} failed: {reason}", file=sys.stderr)
+        else:
+            if _checksum(content) == checksum:
+                return content
+            reason = "it has another checksum than PTB's"
+        print(f"{url} failed: {reason}", file=sys.stderr)
     raise reader.DataError(f"{name}: none of {len(mirrors)} public copies could be downloaded (the last: {reason})")
-
-
-@contextlib.contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    """Bounds the wait for a peer that says nothing, which get_file by itself does not."""
-    previous = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(previous)
 
 
 def _is_intact(path: Path, checksum: str) -> bool:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest() == checksum
+        return _checksum(path.read_bytes()) == checksum
     except OSError:
         return False
+
+
+def _checksum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -10,6 +10,7 @@ import csv
 import itertools
 import json
 import logging
+import math
 import os
 import pathlib
 import signal
@@ -51,7 +52,7 @@ def define_flags():
     flags.DEFINE_bool("carry_state", False, "With --stdin: score them as one text, not each from a fresh state.")
     flags.DEFINE_bool("words", False, "With --stdin: show the log probability of each word.")
     flags.DEFINE_bool("json", False, "Print JSON, one record a line, rather than a table.")
-    flags.DEFINE_enum("rnn_mode", "auto", devices.RNN_MODES, "LSTM kernel: see ptb/kernels.py.")
+    flags.DEFINE_enum("rnn_mode", "auto", devices.RNN_MODES, "Which kernel takes the cell through time: see ptb/kernels.py.")
     flags.DEFINE_enum("precision", "float32", devices.PRECISIONS, "Of matrix products: see ptb/devices.py.")
 
 
@@ -105,7 +106,7 @@ class Scorer:
 
 def score_runs(runs):
     """Yields a record for each run and split, or with --average for each number of runs averaged and split."""
-    scorer, mean = Scorer(), {}
+    scorer, sums = Scorer(), {}
     if FLAGS.average:
         check_comparable(runs)
     for count, opened in enumerate(runs, 1):
@@ -119,8 +120,9 @@ def score_runs(runs):
             if FLAGS.per_token:
                 words = [opened.vocabulary.words[token] for token in tokens[1:]]
                 write_rows(zip(itertools.repeat(split), words, log_probabilities.tolist(), scorer.ranks(tokens).tolist()))
-            if FLAGS.average:
-                log_probabilities = mean[split] = evaluation.add_to_mean(mean.get(split), log_probabilities, count)
+            if FLAGS.average:  # of probabilities, as in section 4.1 of the paper, not of logits
+                sums[split] = np.logaddexp(sums.get(split, -np.inf), log_probabilities.astype(np.float64))
+                log_probabilities = sums[split] - math.log(count)
             score = evaluation.Score(-float(log_probabilities.sum(dtype=np.float64)), log_probabilities.size)
             name = f"average of {count}" if FLAGS.average else str(opened.run.path)
             record = {"run": name, "split": split, "tokens": score.tokens, "perplexity": score.perplexity}
@@ -142,7 +144,7 @@ def check_comparable(runs):
 def texts(opened):
     """Returns the ids of each text to score, by name: all of a file that is named as such, or the splits asked for."""
     vocabulary, config, run = opened.vocabulary, opened.config, opened.run
-    if FLAGS.data_path not in (None, "demo") and reader.is_one_text(FLAGS.data_path) and not FLAGS["split"].present:
+    if FLAGS.data_path not in (None, "demo") and textfiles.is_one_text(FLAGS.data_path) and not FLAGS["split"].present:
         return {pathlib.Path(FLAGS.data_path).name: reader.read_tokens(FLAGS.data_path, vocabulary, config.level)}
     data_path = FLAGS.data_path or run.config["data_path"]
     try:

@@ -38,7 +38,7 @@ def define_flags():
     flags.DEFINE_integer(
         "top", None, "Write no text, but this many of the likeliest next words, with probabilities.", lower_bound=1
     )
-    flags.DEFINE_enum("rnn_mode", "auto", devices.RNN_MODES, "LSTM kernel: see ptb/kernels.py.")
+    flags.DEFINE_enum("rnn_mode", "auto", devices.RNN_MODES, "Which kernel takes the cell through time: see ptb/kernels.py.")
     flags.DEFINE_enum("precision", "float32", devices.PRECISIONS, "Of matrix products: see ptb/devices.py.")
     flags.register_validator("temperature", lambda t: 0 < t < math.inf, "has to be above 0, whose limit is --sample=argmax")
     flags.register_validator("top_p", lambda p: 0 < p <= 1, "is a probability, above 0 and at most 1")

@@ -14,9 +14,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain, islice, starmap, zip_longest
+from itertools import chain, islice, zip_longest
 from logging import getLogger
-from operator import eq
 from typing import NamedTuple
 
 import numpy as np
@@ -124,7 +123,7 @@ def build_corpus(
     """
     texts = dict(zip(names, (train, valid, test), strict=True))
     for name in names[1:]:
-        if all(starmap(eq, zip_longest(tokenize(texts[name], level), tokenize(train, level)))):
+        if all(a == b for a, b in zip_longest(tokenize(texts[name], level), tokenize(train, level))):
             raise DataError(f"{name}: is the same text as {names[0]}; give a text that is not trained on")
     if vocabulary is None:
         vocabulary = Vocabulary.build(tokenize(train, level))
@@ -205,7 +204,7 @@ def _written(character: str) -> str:
 def _meant(token: str) -> str:
     if token == "_":
         return " "
-    code = re.fullmatch(r"<U\+([0-9A-F]{4,6})>", token)
+    code = re.fullmatch(r"<U\+([0-9A-F]{4})>", token)
     return chr(int(code[1], 16)) if code else token
 
 

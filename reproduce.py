@@ -38,7 +38,7 @@ RECORDS = ("config.json", "history.jsonl", "result.json")
 TABLE = re.compile(r"(<!-- (\w+): made by reproduce.py -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 
 
-class Row(NamedTuple):
+class Published(NamedTuple):
     """A row of the paper's Table 1: `count` models averaged, and the perplexities published for them."""
 
     model: str
@@ -47,23 +47,23 @@ class Row(NamedTuple):
     test: float
 
 
-ROWS = (
-    Row("small", 1, 120.7, 114.5),
-    Row("small", 2, 100.4, 96.1),
-    Row("small", 5, 87.9, 84.1),
-    Row("small", 10, 83.5, 80.0),
-    Row("medium", 1, 86.2, 82.7),
-    Row("medium", 2, 80.6, 77.0),
-    Row("medium", 5, 76.7, 73.3),
-    Row("medium", 10, 75.2, 72.0),
-    Row("large", 1, 82.2, 78.4),
-    Row("large", 2, 76.9, 73.6),
-    Row("large", 10, 72.8, 69.5),
-    Row("large", 38, 71.9, 68.7),
+TABLE_1 = (
+    Published("small", 1, 120.7, 114.5),
+    Published("small", 2, 100.4, 96.1),
+    Published("small", 5, 87.9, 84.1),
+    Published("small", 10, 83.5, 80.0),
+    Published("medium", 1, 86.2, 82.7),
+    Published("medium", 2, 80.6, 77.0),
+    Published("medium", 5, 76.7, 73.3),
+    Published("medium", 10, 75.2, 72.0),
+    Published("large", 1, 82.2, 78.4),
+    Published("large", 2, 76.9, 73.6),
+    Published("large", 10, 72.8, 69.5),
+    Published("large", 38, 71.9, 68.7),
 )
-PUBLISHED = tuple(dict.fromkeys(row.model for row in ROWS))
+PUBLISHED_MODELS = tuple(dict.fromkeys(row.model for row in TABLE_1))
 TABLED = CONFIGS.keys() - {"test", "demo"}
-OTHERS = [model for model in CONFIGS if model in TABLED - set(PUBLISHED)]
+OTHERS = [model for model in CONFIGS if model in TABLED - set(PUBLISHED_MODELS)]
 
 
 def define_flags():
@@ -192,7 +192,7 @@ def published_table(results):
     """Yields the lines of the table of the paper's rows: as the machine chose the precision, and in others that were run."""
     yield "| | published valid / test | ours valid / test | runs | products in | best test | hours a run | command |"
     yield "|---|---|---|---|---|---|---|---|"
-    for model, count, valid, test in ROWS:
+    for model, count, valid, test in TABLE_1:
         for precision in devices.PRECISIONS:
             row = row_of(model, precision)
             name, seeds, option = model, count, "" if precision == "auto" else f" PRECISION={precision}"
@@ -243,7 +243,7 @@ def choices_table(results):
     """
     yield "| choice | against, with the same seeds | train | valid | test | seeds |"
     yield "|---|---|---|---|---|---|"
-    for base in PUBLISHED:
+    for base in PUBLISHED_MODELS:
         standard = {record["seed"]: record for record in results_of(results, base)}
         reduced = [row_of(base, precision) for precision in devices.PRECISIONS[1:]]
         for row in reduced + [model for model in OTHERS if model.startswith(f"{base}_")]:

@@ -25,7 +25,7 @@ MAX_LINE_BYTES = 1 << 20
 MAX_MEMBER_BYTES = 64 << 20  # ptb.train.txt, the largest text of simple-examples.tgz, has 5 MB
 MAX_ARCHIVE_BYTES = 512 << 20  # unpacked; packed, simple-examples.tgz has 34 MB
 MAX_MEMBERS = 10_000
-LARGE_BYTES = 256 << 20  # a text of more is not held in memory: see tokenfiles.py
+LARGE_BYTES = 256 << 20  # the texts of a folder with a larger one are not held in memory: see tokenfiles.py
 
 
 class DataError(ValueError):
@@ -41,14 +41,9 @@ def is_one_text(path: str | os.PathLike) -> bool:
 def read_texts(path: str | os.PathLike, fractions: tuple[float, float]) -> dict[str, list[str]]:
     """The lines of train, valid and test, by name; see `reader.read_corpus`."""
     path = os.path.expanduser(path)
-    if is_one_text(path):
-        return _cut(path, fractions)
-    return _folder(path) if os.path.isdir(path) else _archive(path)
-
-
-def _folder(path: str) -> dict[str, list[str]]:
-    """The lines of train, valid and test, by file."""
-    return {file: read_file(file) for file in files_in(path)}
+    if os.path.isdir(path):
+        return {file: read_file(file) for file in files_in(path)}
+    return _cut(path, fractions) if is_one_text(path) else _archive(path)
 
 
 def large_files(path: str | os.PathLike) -> list[str]:

@@ -169,7 +169,6 @@ class Training:
         self.run.write_history(self.progress.history)
         replicas.check_alike({"step": self.progress.step})
         self.curves = Curves(self.run, self.progress.points, self.run.config)
-        self.progress.points = self.curves.points
 
     def to_the_end(self):
         """Takes the steps that are still to be taken. Returns the Progress."""
@@ -259,7 +258,7 @@ class Training:
 
     def save_or_stop(self):
         """Writes a checkpoint where it is time for one, and before the process goes where somebody wants it to."""
-        stopping = self.stop.requested
+        stopping = self.stop.requested()
         if stopping or self.progress.seconds_since_save() > self.watching.checkpoint_seconds:
             self.progress.save(self.run)
         if stopping:

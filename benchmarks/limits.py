@@ -20,8 +20,7 @@ class Trainer(TensorFlowTrainer):
         device = "GPU" if self.gpus else "CPU"
         if what == "product":
             size = PRODUCT_SIZE[device]
-            dtype = "bfloat16" if precision == "bfloat16" else "float32"
-            a, b = tf.unstack(tf.cast(tf.random.normal([2, size, size]), dtype))
+            a, b = tf.unstack(tf.cast(tf.random.normal([2, size, size]), self.product_dtype))
             self.step = lambda: tf.matmul(a, b)
             self.description["work_per_step"] = 2 * size**3
         else:

@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+import reader
+
 MODELS = ("test", "small", "medium", "large")  # of configs.py: with an LSTM, the exact softmax and SGD, as peers have them
 FORWARD_AND_BACKWARD = 3  # backpropagation makes two products for each one: for the gradient of the weights and of the inputs
 
@@ -51,8 +53,5 @@ class Workload:
 
     def windows(self, count=16):
         """Returns `count` consecutive pairs of inputs and targets, int32 `[batch, num_steps]`, of random words."""
-        tokens = np.random.default_rng(0).integers(self.vocab_size, size=(self.batch_size, count * self.num_steps + 1))
-        tokens = tokens.astype(np.int32)
-        starts = range(0, count * self.num_steps, self.num_steps)
-        cuts = [(slice(start, start + self.num_steps), slice(start + 1, start + 1 + self.num_steps)) for start in starts]
-        return [(tokens[:, inputs].copy(), tokens[:, targets].copy()) for inputs, targets in cuts]
+        tokens = np.random.default_rng(0).integers(self.vocab_size, size=self.batch_size * (count * self.num_steps + 1))
+        return reader.windows(tokens.astype(np.int32), self.batch_size, self.num_steps)

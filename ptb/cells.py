@@ -1,8 +1,9 @@
 """Recurrent cells: what one time step makes of a projected input and the state before it.
 
-A cell's `step(z, state, recur, *others)` returns the output `[batch, units]` and the next state. `z [batch, blocks * units]` is
-the projected input x W + b, `recur(h)` the product h R with the recurrent weights, both as many blocks of `units` columns side
-by side as the cell has gates; `others` are what weights a cell has besides. The layer around it is `ptb.model.Recurrent`.
+A cell's `step(z, state, recur, *others)` returns the next state, whose `hidden [batch, units]` is the output.
+`z [batch, blocks * units]` is the projected input x W + b, `recur(h)` the product h R with the recurrent weights, both as many
+blocks of `units` columns side by side as the cell has gates; `others` are what weights a cell has besides. The layer around it
+is `ptb.model.Recurrent`.
 """
 
 from collections.abc import Callable
@@ -26,14 +27,12 @@ class LSTMState(NamedTuple):
 
 def tanh_rnn(z, state, recur):
     """h = tanh(z + U h), the simple recurrent cell (Elman 1990)."""
-    hidden = tf.tanh(z + recur(state.hidden))
-    return hidden, HiddenState(hidden)
+    return HiddenState(tf.tanh(z + recur(state.hidden)))
 
 
 def sigmoid_rnn(z, state, recur):
     """h = σ(z + U h), the same as Mikolov et al. (2010) have it, and Element-Research's `rnn`."""
-    hidden = tf.sigmoid(z + recur(state.hidden))
-    return hidden, HiddenState(hidden)
+    return HiddenState(tf.sigmoid(z + recur(state.hidden)))
 
 
 def gru(z, state, recur, recurrent_bias):
@@ -45,16 +44,14 @@ def gru(z, state, recur, recurrent_bias):
     z_u, z_r, z_h = tf.split(z, 3, -1)
     recurrent_u, recurrent_r, recurrent_h = tf.split(recur(state.hidden) + tf.reshape(recurrent_bias, [-1]), 3, -1)
     update, reset = tf.sigmoid(z_u + recurrent_u), tf.sigmoid(z_r + recurrent_r)
-    hidden = update * state.hidden + (1 - update) * tf.tanh(z_h + reset * recurrent_h)
-    return hidden, HiddenState(hidden)
+    return HiddenState(update * state.hidden + (1 - update) * tf.tanh(z_h + reset * recurrent_h))
 
 
 def lstm(z, state, recur):
     """i, f, g, o = σ, σ, tanh, σ of z + h R; c = f ∘ c + i ∘ g; h = o ∘ tanh(c) (Zaremba et al. 2014, section 3.1)."""
     i, f, g, o = tf.split(z + recur(state.hidden), 4, -1)
     cell = tf.sigmoid(f) * state.cell + tf.sigmoid(i) * tf.tanh(g)
-    hidden = tf.sigmoid(o) * tf.tanh(cell)
-    return hidden, LSTMState(hidden, cell)
+    return LSTMState(tf.sigmoid(o) * tf.tanh(cell), cell)
 
 
 def peephole_lstm(z, state, recur, peepholes):
@@ -66,8 +63,7 @@ def peephole_lstm(z, state, recur, peepholes):
     i, f, g, o = tf.split(z + recur(state.hidden), 4, -1)
     kept = tf.sigmoid(f + peephole_f * state.cell) * state.cell
     cell = kept + tf.sigmoid(i + peephole_i * state.cell) * tf.tanh(g)
-    hidden = tf.sigmoid(o + peephole_o * cell) * tf.tanh(cell)
-    return hidden, LSTMState(hidden, cell)
+    return LSTMState(tf.sigmoid(o + peephole_o * cell) * tf.tanh(cell), cell)
 
 
 class Cell(NamedTuple):

@@ -19,7 +19,7 @@ class Curves:
     """Writes points to event files below a run's folder, one of `SERIES` a folder.
 
     It begins with fresh files that hold the `points` of a resumed run: what a crashed one wrote after its last
-    checkpoint is dropped, so that curves never overlap.
+    checkpoint is dropped, so that curves never overlap. New points join this list, which is the checkpoint's.
     """
 
     def __init__(self, run, points, hyperparameters):
@@ -30,18 +30,19 @@ class Curves:
                 for series in SERIES:
                     for stale in (self._folder / series).glob("events.out.*"):
                         stale.unlink()
-        self.points = []
+        self.points = points
         # Given a name, a resumed run stays the same trial in TensorBoard's hyperparameters, which take no None; that of its
         # folder alone would make one trial of runs/a/1 and runs/b/1.
         given = {name: value for name, value in (hyperparameters or {}).items() if value is not None}
         trial = hparams_plugin.hparams_pb(given, trial_id="/".join(self._folder.resolve().parts[-2:]))
         self._write_event("", Event(wall_time=time.time(), summary=trial))
         for point in points:
-            self._write(*point)
+            self._plot(*point)
 
     def add(self, series, tag, step, value):
         """Adds one point, a number or a text; it is on disk when the next `flush` returns."""
-        self._write(series, tag, step, value if isinstance(value, str) else float(value), time.time())
+        self.points.append((series, tag, step, value if isinstance(value, str) else float(value), time.time()))
+        self._plot(*self.points[-1])
 
     def flush(self):
         for series, writer in self._writers.items():
@@ -53,8 +54,7 @@ class Curves:
             with writing(self._folder / series):
                 writer.close()
 
-    def _write(self, series, tag, step, value, wall_time):
-        self.points.append((series, tag, step, value, wall_time))
+    def _plot(self, series, tag, step, value, wall_time):
         make_summary = text_pb if isinstance(value, str) else scalar_pb
         self._write_event(series, Event(wall_time=wall_time, step=step, summary=make_summary(tag, value)))
 

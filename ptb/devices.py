@@ -1,4 +1,4 @@
-"""Which LSTM kernel and which precision a machine gets. Asked for by name, or by "auto"; what cannot be had is an error."""
+"""Which kernel and which precision a machine gets. Asked for by name, or by "auto"; what cannot be had is an error."""
 
 import contextlib
 import logging

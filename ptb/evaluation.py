@@ -85,15 +85,3 @@ def score(eval_step, model, windows):
     """Returns the `Score` of a text that has been cut into `windows`."""
     losses = carry_through(eval_step, model, windows)
     return Score(float(losses.sum(dtype=np.float64)), losses.size)
-
-
-def add_to_mean(mean, log_probabilities, count):
-    """Returns the log of the mean probability under `count` models, float64.
-
-    `mean` is that under the first `count - 1`, ignored where `count` is 1; `log_probabilities` are the last one's. The
-    arithmetic mean of the probabilities, as in section 4.1 of the paper, not of the logits.
-    """
-    log_probabilities = np.asarray(log_probabilities, np.float64)
-    if count == 1:
-        return log_probabilities
-    return np.logaddexp(mean + math.log((count - 1) / count), log_probabilities - math.log(count))

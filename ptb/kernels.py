@@ -30,12 +30,9 @@ def stepwise(step, inputs, state, weights, product_dtype):
     """Takes a cell's `step` (ptb.cells) time step after time step; TensorFlow derives the gradient."""
     kernel, recurrent_kernel, bias, *others = weights
     recur = functools.partial(product, b=recurrent_kernel, dtype=product_dtype)
-    outputs, states = _scan(
-        lambda carry, z: step(z, carry[1], recur, *others),
-        _over_steps(inputs, kernel, product_dtype) + bias,
-        (state.hidden, state),
-    )
-    return outputs, tf.nest.map_structure(lambda steps: steps[-1], states)
+    projected = _over_steps(inputs, kernel, product_dtype) + bias
+    states = _scan(lambda state, z: step(z, state, recur, *others), projected, state)
+    return states.hidden, tf.nest.map_structure(lambda steps: steps[-1], states)
 
 
 def fused(inputs, state, weights, product_dtype):

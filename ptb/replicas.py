@@ -105,12 +105,7 @@ def peers_watched():
     """Makes the error of a lost worker a DeviceError that says what to do."""
     try:
         yield
-    except (
-        tf.errors.UnavailableError,
-        tf.errors.AbortedError,
-        tf.errors.InternalError,
-        tf.errors.InvalidArgumentError,
-    ) as error:
+    except tf.errors.OpError as error:
         if "ollective" not in error.message:
             raise
         raise DeviceError(

@@ -29,9 +29,8 @@ class StopRequest:
         self._signal = self._since = None
         self._previous = {}
 
-    @property
     def requested(self):
-        """Whether to stop now."""
+        """Returns whether to stop now."""
         if self.agree and not self._agreed:
             self._asked += 1
             self._agreed = self._asked % PERIOD == 0 and self.agree(self._signal is not None)
@@ -54,7 +53,7 @@ class StopRequest:
     def watch(self, windows):
         """Yields the windows, and exits between two of them as above: for a long piece of work that changes nothing."""
         for window in windows:
-            if self.requested:
+            if self.requested():
                 self.exit()
             yield window
 

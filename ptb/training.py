@@ -140,14 +140,11 @@ def sum_repeats(slices):
 
     That keeps the shape: `tf.unique` would make it depend on the data, and the program wait until the GPU has told it.
     """
-    count = tf.size(slices.indices)
+    rows = slices.indices
     with on_host():
-        order = tf.argsort(slices.indices, stable=True)
-        rows = tf.gather(slices.indices, order)
-        group = tf.cumsum(tf.cast(tf.concat([[False], rows[1:] != rows[:-1]], 0), tf.int32))
-        first_of_group = tf.math.unsorted_segment_min(order, group, count)
-        first = tf.scatter_nd(order[:, tf.newaxis], tf.gather(first_of_group, group), [count])
-    return tf.IndexedSlices(tf.math.unsorted_segment_sum(slices.values, first, count), slices.indices, slices.dense_shape)
+        order = tf.argsort(rows, stable=True)
+        first = tf.gather(order, tf.searchsorted(tf.gather(rows, order), rows))
+    return tf.IndexedSlices(tf.math.unsorted_segment_sum(slices.values, first, tf.size(rows)), rows, slices.dense_shape)
 
 
 def descend(variables, gradients, factor, learning_rate):

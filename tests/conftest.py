@@ -49,8 +49,7 @@ def finished_folder(tmp_path_factory):
     """A folder with a corpus in `data` and a finished run of it in `run`."""
     folder = tmp_path_factory.mktemp("finished")
     write_files(folder / "data", TINY)
-    process = processes.run("train.py", "--model=test", "--data_path=data", "--save_path=run", cwd=folder)
-    assert process.returncode == 0, process.stderr
+    processes.succeed("train.py", "--model=test", "--data_path=data", "--save_path=run", cwd=folder)
     return folder
 
 

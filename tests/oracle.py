@@ -86,14 +86,19 @@ def log_softmax(logits):
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
-def language_model_losses(weights, inputs, targets, num_layers):
+def weights_of(model):
+    """Returns a model's weights by name, as NumPy has them."""
+    return {variable.path.removeprefix(f"{model.name}/"): variable.numpy() for variable in model.trainable_variables}
+
+
+def language_model_losses(weights, inputs, targets):
     """−log p of each target `[batch, num_steps]` under a model without dropout, from a state of zeros.
 
-    `weights` is a dictionary by the names of the model's variables.
+    `weights` is a dictionary by the names of the model's variables, those of each layer in an LSTM of its own.
     """
     weights = {name: value.astype(np.float64) for name, value in weights.items()}
     features = weights["embedding"][inputs.T]
-    for layer in range(num_layers):
+    for layer in range(sum(name.endswith("/recurrent_kernel") for name in weights)):
         matrices = [weights[f"lstm_{layer}/{name}"] for name in ("kernel", "recurrent_kernel", "bias")]
         zeros = np.zeros((inputs.shape[0], matrices[1].shape[0]))
         features = lstm(features, zeros, zeros, *matrices)[0]

@@ -42,6 +42,13 @@ def run(script, *arguments, cwd=ROOT, stdin="", before=None, timeout=300):
     return subprocess.CompletedProcess([script, *arguments], process.exitcode, out, err)
 
 
+def succeed(script, *arguments, **options):
+    """Runs a command as above that is to end with exit code 0."""
+    process = run(script, *arguments, **options)
+    assert process.returncode == 0, process.stderr
+    return process
+
+
 def change(model, **changes):
     """To be called in a process `before` a command: changes the configuration of that name."""
     import configs  # which imports TensorFlow; conftest.py has something to do before that

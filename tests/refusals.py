@@ -10,10 +10,10 @@ def contents(folder):
     return {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
 
 
-def assert_refused(process, code, fragments, folder, before):
+def assert_refused(process, code, fragments, folder, before, printed=""):
     assert process.returncode == code, process.stderr
     assert process.stderr.count("\n") == 1, process.stderr
     for fragment in fragments:
         assert fragment in process.stderr
-    assert process.stdout == ""
+    assert process.stdout == printed
     assert contents(folder) == before

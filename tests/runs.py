@@ -1,4 +1,4 @@
-"""What a run has left in its folder, read for comparison."""
+"""What a run has left in its folder, read for comparison, or changed."""
 
 import json
 
@@ -12,6 +12,19 @@ def weights(save_path):
     newest = sorted(save_path.glob("checkpoint-*.npz"))[-1]
     with np.load(newest) as arrays:
         return {name: arrays[name] for name in arrays.files if name.startswith("weights/")}
+
+
+def learnt(save_path):
+    """Returns the ids of a run's words, and its weights by the names of the model's variables."""
+    ids = {word: number for number, word in enumerate((save_path / "vocabulary.txt").read_text().split())}
+    arrays = weights(save_path)
+    return ids, {name.removeprefix("weights/").removeprefix("language_model/"): array for name, array in arrays.items()}
+
+
+def spell(save_path, word, other):
+    """Writes a word of a run's vocabulary as another."""
+    path = save_path / "vocabulary.txt"
+    path.write_text(path.read_text().replace(word, other))
 
 
 def history(save_path):

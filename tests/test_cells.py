@@ -65,7 +65,6 @@ def test_the_first_step_starts_from_zeros(cell):
         ("tanh_rnn", keras.layers.SimpleRNN(UNITS, return_sequences=True)),
         ("sigmoid_rnn", keras.layers.SimpleRNN(UNITS, activation="sigmoid", return_sequences=True)),
         ("gru", keras.layers.GRU(UNITS, return_sequences=True)),
-        ("lstm", keras.layers.LSTM(UNITS, return_sequences=True)),
     ],
 )
 def test_a_keras_layer_with_the_same_weights_gives_the_same(cell, theirs):

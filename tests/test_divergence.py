@@ -1,6 +1,7 @@
 """Trainings that go astray for real: what stops them, what is kept, and what a rewind does."""
 
 import dataclasses
+import functools
 import json
 import math
 import re
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import corpora
+import processes
 import runs
 import training_runs
 from configs import TEST
@@ -145,6 +147,17 @@ def test_a_loss_that_stays_high_is_found_at_the_end_of_the_epoch(begin, monkeypa
     monkeypatch.setattr("ptb.progress.WORST_PERPLEXITY_OF_AN_EPOCH", 2.0)
     with pytest.raises(Diverged, match=r"perplexity \S+ in this epoch .limit 2."):
         begin()
+
+
+def test_the_command_stops_with_one_line_or_rewinds_where_it_is_asked_to(tiny_corpus, tmp_path):
+    command = ("train.py", "--model=test", f"--data_path={tiny_corpus}", f"--save_path={tmp_path / 'run'}")
+    diverging = functools.partial(processes.change, "test", hidden_size=8, learning_rate=1e3)
+    stopped = processes.run(*command, before=diverging)
+    assert stopped.returncode == 1
+    assert "the training has diverged at step" in stopped.stderr
+    assert stopped.stderr.count("\n") == 1
+    rewound = processes.succeed(*command, "--on_nonfinite=rewind", before=diverging)
+    assert "Going back to step 0, learning rates × 0.5\n" in rewound.stdout
 
 
 @pytest.mark.parametrize("perplexity", [math.nan, math.inf, 1e10])

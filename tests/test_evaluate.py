@@ -27,6 +27,7 @@ from ptb.model import LanguageModel
 from ptb.progress import Progress, learnt_variables
 from ptb.run import Run
 from ptb.training import Sums
+from refusals import EVALUATE
 from texts import SENTENCE
 from training_runs import begin
 
@@ -37,9 +38,12 @@ def model(seed=0, rnn_mode="fused"):
     return LanguageModel(30, 8, 2, init_scale=0.7, seed=seed, rnn_mode=rnn_mode)
 
 
+def losses_after(weights, inputs, targets):
+    return oracle.language_model_losses(weights, inputs[np.newaxis], targets[np.newaxis])[0]
+
+
 def numpy_losses(scored, tokens):
-    weights = {variable.path.removeprefix(f"{scored.name}/"): variable.numpy() for variable in scored.trainable_variables}
-    return oracle.language_model_losses(weights, tokens[np.newaxis, :-1], tokens[np.newaxis, 1:], num_layers=2)[0]
+    return losses_after(oracle.weights_of(scored), tokens[:-1], tokens[1:])
 
 
 @pytest.mark.parametrize("window", [1, 7, 50, 500])
@@ -61,25 +65,12 @@ def test_small_on_ptb_is_scored_as_numpy_does(ptb_path, tmp_path):
     words = words[: words.index("<eos>", 1999) + 1]
     (tmp_path / "text.txt").write_text(" ".join(words).replace("<eos>", "\n").removesuffix("\n"))
 
-    ids, weights = opened(tmp_path / "run")
+    ids, weights = runs.learnt(tmp_path / "run")
     tokens = np.array([ids[word] for word in words])
-    losses = losses_after(weights, tokens[:-1], tokens[1:], num_layers=2)
+    losses = losses_after(weights, tokens[:-1], tokens[1:])
     (record,) = records(processes.run("evaluate.py", tmp_path / "run", f"--data_path={tmp_path / 'text.txt'}", "--json"))
     assert record["tokens"] == len(words) - 1
     assert record["perplexity"] == pytest.approx(math.exp(losses.mean()), abs=1e-4)
-
-
-def test_the_average_is_of_probabilities():
-    losses = [numpy_losses(model(seed), TOKENS) for seed in range(3)]
-    mean = None
-    for count, loss in enumerate(losses, 1):
-        mean = evaluation.add_to_mean(mean, -loss, count)
-        np.testing.assert_allclose(np.exp(mean), np.mean([np.exp(-loss) for loss in losses[:count]], axis=0), rtol=1e-12)
-
-
-def test_the_mean_survives_probabilities_that_are_no_floats():
-    mean = evaluation.add_to_mean(np.array([-2000.0]), np.array([-2000.0]), 2)
-    assert mean[0] == pytest.approx(-2000)
 
 
 def test_ranks_by_hand():
@@ -109,7 +100,7 @@ def run_folders(tiny_corpus, tmp_path_factory):
             f"--seed={seed}",
         )
         assert process.returncode == 0, process.stderr
-    return [str(folder / "1"), str(folder / "2")]
+    return [folder / "1", folder / "2"]
 
 
 def records(process):
@@ -119,32 +110,31 @@ def records(process):
 
 def test_the_command_scores_runs_and_their_average(run_folders, tmp_path):
     single = records(processes.run("evaluate.py", *run_folders, "--json"))
-    assert [(r["run"], r["split"]) for r in single] == [(run, split) for run in run_folders for split in ("valid", "test")]
+    assert [(r["run"], r["split"]) for r in single] == [(str(run), split) for run in run_folders for split in ("valid", "test")]
     results = [json.loads(pathlib.Path(run, "result.json").read_text())["test_perplexity"] for run in run_folders]
     assert results[0] != results[1]
     assert [r["perplexity"] for r in single if r["split"] == "test"] == pytest.approx(results, rel=1e-6)
-    averaged = records(processes.run("evaluate.py", *run_folders, "--average", "--split=test", "--json"))
-    assert [r["run"] for r in averaged] == ["average of 1", "average of 2"]
-    assert averaged[0]["perplexity"] == pytest.approx(results[0], rel=1e-6)
+    averaged = records(processes.run("evaluate.py", *run_folders, run_folders[0], "--average", "--split=test", "--json"))
+    assert [r["run"] for r in averaged] == ["average of 1", "average of 2", "average of 3"]
     probabilities = []
     for run in run_folders:
         words = tmp_path / "words.csv"
-        assert processes.run("evaluate.py", run, f"--per_token={words}").returncode == 0
+        processes.succeed("evaluate.py", run, f"--per_token={words}")
         with words.open(newline="") as file:
             rows = list(csv.DictReader(file))
         assert [split for split, _ in itertools.groupby(row["split"] for row in rows)] == ["valid", "test"]
         probabilities.append([math.exp(float(row["log_probability"])) for row in rows if row["split"] == "test"])
-    mean = np.mean(probabilities, 0)
-    assert averaged[1]["perplexity"] == pytest.approx(np.exp(-np.log(mean).mean()), rel=1e-6)
+    for count, record in enumerate(averaged, 1):  # of probabilities, not of logits: section 4.1 of the paper
+        mean = np.mean([*probabilities, probabilities[0]][:count], 0)
+        assert record["perplexity"] == pytest.approx(np.exp(-np.log(mean).mean()), rel=1e-6)
 
 
 def test_each_of_several_runs_is_scored_on_its_own_text(run_folders, tmp_path):
     for split, lines in (("train", 80), ("valid", 79), ("test", 13)):
         (tmp_path / f"{split}.txt").write_text("a dog sees a cat on every single street\n" * lines)
     other = tmp_path / "run"
-    process = processes.run("train.py", "--model=lstm150", f"--data_path={tmp_path}", f"--save_path={other}")
-    assert process.returncode == 0, process.stderr
-    paths = [run_folders[0], str(other)]
+    processes.succeed("train.py", "--model=lstm150", f"--data_path={tmp_path}", f"--save_path={other}")
+    paths = [str(run_folders[0]), str(other)]
     results = [json.loads(pathlib.Path(path, "result.json").read_text())["test_perplexity"] for path in paths]
     scored = records(processes.run("evaluate.py", *paths, "--split=test", "--json"))
     assert [record["run"] for record in scored] == paths
@@ -158,7 +148,7 @@ def test_what_was_trained_in_bfloat16_is_scored_in_float32_by_both_commands(tmp_
     run = tmp_path / "run"
     arguments = ("--model=lstm150", f"--data_path={tmp_path}", f"--save_path={run}", "--precision=bfloat16")
     assert "Precision: bfloat16" in processes.run("train.py", *arguments).stdout
-    ids, weights = opened(run)
+    ids, weights = runs.learnt(run)
     tokens = np.array([ids[word] for word in (tmp_path / "test.txt").read_text().replace("\n", " <eos> ").split()])
     expected = math.exp(losses_after(weights, tokens[:-1], tokens[1:]).mean())
     assert json.loads((run / "result.json").read_text())["test_perplexity"] == pytest.approx(expected, rel=1e-6)
@@ -171,8 +161,7 @@ def test_what_was_trained_in_bfloat16_is_scored_in_float32_by_both_commands(tmp_
 def test_the_command_scores_another_file_and_writes_each_word(run_folders, tmp_path):
     text = tmp_path / "other.txt"
     text.write_text("the zebra sees the dogs\n")
-    process = processes.run("evaluate.py", run_folders[0], f"--data_path={text}", f"--per_token={tmp_path / 'words.csv'}")
-    assert process.returncode == 0, process.stderr
+    process = processes.succeed("evaluate.py", run_folders[0], f"--data_path={text}", f"--per_token={tmp_path / 'words.csv'}")
     assert "other.txt" in process.stdout
     script = processes.ROOT / "evaluate.py"
     assert process.stderr == f"{script}: words outside the vocabulary, read as <unk>: 1 (1 in {text})\n"
@@ -181,7 +170,7 @@ def test_the_command_scores_another_file_and_writes_each_word(run_folders, tmp_p
     assert [row["word"] for row in rows] == ["<unk>", "sees", "the", "dogs", "<eos>"]
     total = -sum(float(row["log_probability"]) for row in rows)
     assert f"{math.exp(total / 5):.3f}" in process.stdout
-    ids, weights = opened(run_folders[0])
+    ids, weights = runs.learnt(run_folders[0])
     tokens = np.array([ids["the"], *(ids[row["word"]] for row in rows)])
     losses_of_all = np.stack([losses_after(weights, tokens[:-1], np.full(5, word)) for word in range(len(ids))])
     ranks = 1 + (losses_of_all < losses_after(weights, tokens[:-1], tokens[1:])).sum(0)
@@ -189,22 +178,11 @@ def test_the_command_scores_another_file_and_writes_each_word(run_folders, tmp_p
     assert len(set(ranks)) > 1
 
 
-def opened(run):
-    """Returns the ids of a run's words, and its weights."""
-    ids = {word: number for number, word in enumerate(pathlib.Path(run, "vocabulary.txt").read_text().split())}
-    arrays = runs.weights(pathlib.Path(run))
-    return ids, {name.removeprefix("weights/").removeprefix("language_model/"): array for name, array in arrays.items()}
-
-
-def losses_after(weights, inputs, targets, num_layers=1):
-    return oracle.language_model_losses(weights, inputs[np.newaxis], targets[np.newaxis], num_layers)[0]
-
-
 def test_the_command_scores_another_corpus_in_the_runs_own_vocabulary(run_folders, tmp_path):
     for split, lines in (("train", 40), ("valid", 20), ("test", 10)):  # in whose own, words would have other ids
         (tmp_path / f"{split}.txt").write_text("see see see dogs the cat <unk>\n" * lines)
     (record,) = records(processes.run("evaluate.py", run_folders[0], f"--data_path={tmp_path}", "--split=test", "--json"))
-    ids, weights = opened(run_folders[0])
+    ids, weights = runs.learnt(run_folders[0])
     tokens = np.array([ids[word] for word in (tmp_path / "test.txt").read_text().replace("\n", " <eos> ").split()])
     assert record["perplexity"] == pytest.approx(math.exp(losses_after(weights, tokens[:-1], tokens[1:]).mean()), rel=1e-5)
 
@@ -213,7 +191,7 @@ def test_a_split_of_the_one_text_that_a_run_was_trained_on_wherever_that_is_now(
     text = tmp_path / "text.txt"
     text.write_text(SENTENCE * 300 + "the dogs see the cat\n" * 20)
     run = tmp_path / "run"
-    assert processes.run("train.py", "--model=test", f"--data_path={text}", f"--save_path={run}").returncode == 0
+    processes.succeed("train.py", "--model=test", f"--data_path={text}", f"--save_path={run}")
     moved = text.rename(tmp_path / "moved.txt")
     assert "name the text with --data_path, and of one file the --split" in processes.run("evaluate.py", run).stderr
     scored = records(processes.run("evaluate.py", run, f"--data_path={moved}", "--split=test", "--json"))
@@ -247,11 +225,10 @@ def test_averaging_takes_the_memory_of_one_model(tmp_path):
 
 def test_sentences_on_standard_input(run_folders):
     text = "the cat sees the zebra\nthe dogs see\n"
-    fresh = records(processes.run("evaluate.py", run_folders[0], "--stdin", "--json", "--words", stdin=text))
-    marked = records(processes.run("evaluate.py", run_folders[0], "--stdin", "--json", "--words", stdin=f"\ufeff{text}"))
-    assert marked == fresh  # the byte order mark that some editors write is no part of the first word
+    marked = f"\ufeff{text}"  # the byte order mark that some editors write is no part of the first word
+    fresh = records(processes.run("evaluate.py", run_folders[0], "--stdin", "--json", "--words", stdin=marked))
     carried = records(processes.run("evaluate.py", run_folders[0], "--stdin", "--json", "--carry_state", stdin=text))
-    ids, weights = opened(run_folders[0])
+    ids, weights = runs.learnt(run_folders[0])
     first, second = ([ids[word] for word in line.split()] for line in ("the cat sees the <unk> <eos>", "the dogs see <eos>"))
     eos = ids["<eos>"]
     alone = [losses_after(weights, np.array([eos, *line[:-1]]), np.array(line)) for line in (first, second)]
@@ -268,11 +245,18 @@ def test_sentences_on_standard_input(run_folders):
     assert [line.split(maxsplit=1)[1] for line in table[1:7]] == ["the", "cat", "sees", "the", "zebra (<unk>)", "<eos>"]
 
 
+def test_a_sentence_with_an_unknown_word_is_an_error_where_there_is_no_unk(folder_to_spoil):
+    runs.spell(folder_to_spoil / "run", "<unk>", "bird")
+    process = processes.run(*EVALUATE, "--stdin", stdin="the cat\nthe zebra\n", cwd=folder_to_spoil)
+    assert process.returncode == 1
+    assert process.stdout.count("\n") == 1  # of the first sentence
+    assert "standard input, line 2: " in process.stderr and "'zebra'" in process.stderr
+    assert process.stderr.count("\n") == 1
+
+
 def test_runs_with_different_vocabularies_cannot_be_averaged(run_folders, tmp_path):
-    for split, lines in (("train", 40), ("valid", 20), ("test", 10)):
-        (tmp_path / f"{split}.txt").write_text("another set of words <unk>\n" * lines)
-    other = tmp_path / "other"
-    assert processes.run("train.py", "--model=test", f"--data_path={tmp_path}", f"--save_path={other}").returncode == 0
+    other = shutil.copytree(run_folders[0], tmp_path / "other")
+    runs.spell(other, "cat", "bird")
     process = processes.run("evaluate.py", run_folders[0], other, "--average")
     assert process.returncode == 1
     assert "its vocabulary is not that of" in process.stderr

@@ -251,8 +251,7 @@ def characters(poem, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "char"
     small = {"hidden_size": 32, "batch_size": 4, "num_steps": 20, "num_epochs": 8, "learning_rate": 2e-2}
     change = functools.partial(processes.change, "char_rnn", **small, train_fraction=0.8, valid_fraction=0.1)
-    process = processes.run("train.py", "--model=char_rnn", f"--data_path={poem}", f"--save_path={folder}", before=change)
-    assert process.returncode == 0, process.stderr
+    processes.succeed("train.py", "--model=char_rnn", f"--data_path={poem}", f"--save_path={folder}", before=change)
     return folder
 
 
@@ -261,8 +260,7 @@ def test_a_char_rnn_learns_a_text_from_one_file(characters):
 
 
 def test_a_char_rnn_writes_text_with_its_spaces_and_lines(characters):
-    process = processes.run("generate.py", characters, "--prompt=Tyger Ty", "--length=60", "--sample=argmax")
-    assert process.returncode == 0, process.stderr
+    process = processes.succeed("generate.py", characters, "--prompt=Tyger Ty", "--length=60", "--sample=argmax")
     assert process.stdout.startswith("Tyger Tyger, burning bright,\nIn the forests of the night;\n")
 
 
@@ -273,8 +271,7 @@ def test_a_prompt_of_characters_keeps_its_spaces(characters):
 
 
 def test_a_char_rnn_is_scored_in_bits_on_its_own_splits_and_on_sentences(characters):
-    process = processes.run("evaluate.py", characters, "--json", "--split=test")
-    assert process.returncode == 0, process.stderr
+    process = processes.succeed("evaluate.py", characters, "--json", "--split=test")
     record = json.loads(process.stdout)
     assert record["bits_per_character"] == pytest.approx(np.log2(record["perplexity"]))
     assert record["tokens"] == 16 * 29 - 1
@@ -286,13 +283,10 @@ def test_a_char_rnn_is_scored_in_bits_on_its_own_splits_and_on_sentences(charact
 
 def test_a_run_of_another_cell_is_scored_and_writes(tiny_corpus, tmp_path):
     run, change = tmp_path / "run", functools.partial(processes.change, "gru", hidden_size=4, num_steps=4, num_epochs=1)
-    process = processes.run("train.py", "--model=gru", f"--data_path={tiny_corpus}", f"--save_path={run}", before=change)
-    assert process.returncode == 0, process.stderr
+    process = processes.succeed("train.py", "--model=gru", f"--data_path={tiny_corpus}", f"--save_path={run}", before=change)
     assert "Kernel: basic" in process.stdout
     reached = json.loads((run / "result.json").read_text())["test_perplexity"]
-    process = processes.run("evaluate.py", run, "--split=test", "--json")
-    assert process.returncode == 0, process.stderr
+    process = processes.succeed("evaluate.py", run, "--split=test", "--json")
     assert json.loads(process.stdout)["perplexity"] == pytest.approx(reached, rel=1e-6)
-    process = processes.run("generate.py", run, "--length=5")
-    assert process.returncode == 0, process.stderr
+    process = processes.succeed("generate.py", run, "--length=5")
     assert len(process.stdout.split()) + process.stdout.count("\n") - 1 == 5

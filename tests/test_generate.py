@@ -3,7 +3,6 @@
 import functools
 import itertools
 import math
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +12,10 @@ import pytest
 
 import oracle
 import processes
+import runs
 from ptb import sampling
 from ptb.model import LanguageModel
+from refusals import GENERATE, assert_refused, contents
 
 VOCAB_SIZE = 30
 HALVES = np.log([0.125, 0.5, 0.25, 0.125])
@@ -30,13 +31,13 @@ def next_step(model):
     return sampling.make_next_step(model)
 
 
-def next_word_probabilities(model, tokens):
+def next_word_probabilities(weights, tokens):
     """The distribution after all `tokens`, in float64 and from a state of zeros: one copy of the text for each next word."""
-    weights = {variable.path.removeprefix(f"{model.name}/"): variable.numpy() for variable in model.trainable_variables}
-    inputs = np.tile(np.array(tokens, np.int32), [VOCAB_SIZE, 1])
+    vocab_size = len(weights["softmax_bias"])
+    inputs = np.tile(np.array(tokens, np.int32), [vocab_size, 1])
     targets = np.zeros_like(inputs)
-    targets[:, -1] = np.arange(VOCAB_SIZE)
-    return np.exp(-oracle.language_model_losses(weights, inputs, targets, num_layers=2)[:, -1])
+    targets[:, -1] = np.arange(vocab_size)
+    return np.exp(-oracle.language_model_losses(weights, inputs, targets)[:, -1])
 
 
 def chi_square(counts, probabilities):
@@ -89,7 +90,7 @@ def test_distributions_of_ten_thousand_words_by_sorting_them():
 
 
 def test_the_first_words_come_as_often_as_the_model_says(model, next_step):
-    p = next_word_probabilities(model, [3, 7])
+    p = next_word_probabilities(oracle.weights_of(model), [3, 7])
     _, state = next_step(3, model.initial_state(1))
     words = [next(sampling.generate(next_step, 7, state, 1, (1, sample))) for sample in range(2000)]
     assert chi_square(np.bincount(words, minlength=VOCAB_SIZE), p) < 4
@@ -110,7 +111,7 @@ def test_argmax_is_what_reading_everything_anew_gives_and_one_function_is_traced
     next_step = sampling.make_next_step(model)
     text = [4]
     for _ in range(25):
-        text.append(int(next_word_probabilities(model, text).argmax()))
+        text.append(int(next_word_probabilities(oracle.weights_of(model), text).argmax()))
     argmax = functools.partial(sampling.distribution, top_k=1)
     assert list(sampling.generate(next_step, 4, model.initial_state(1), 25, (1, 0), argmax)) == text[1:]
     assert len(set(itertools.pairwise(text))) > len(set(text))  # a word is not always followed by the same one
@@ -121,7 +122,7 @@ def test_the_state_carries_everything_read_so_far(model, next_step):
     text, state = np.random.default_rng(0).integers(0, VOCAB_SIZE, 20).astype(np.int32), model.initial_state(1)
     for position, token in enumerate(text, 1):
         logits, state = next_step(token, state)
-        p = next_word_probabilities(model, text[:position])
+        p = next_word_probabilities(oracle.weights_of(model), text[:position])
         np.testing.assert_allclose(sampling.distribution(logits.numpy()), p, rtol=1e-4)
 
 
@@ -134,18 +135,14 @@ def test_a_text_is_a_function_of_its_seed(model, next_step):
     assert len({*map(tuple, texts)}) == 9
 
 
-@pytest.fixture(scope="module")
-def run(tiny_corpus, tmp_path_factory):
+@pytest.fixture
+def run(finished_folder):
     """A run of the test configuration."""
-    path = tmp_path_factory.mktemp("runs") / "run"
-    process = processes.run("train.py", "--model=test", f"--data_path={tiny_corpus}", f"--save_path={path}")
-    assert process.returncode == 0, process.stderr
-    return path
+    return finished_folder / "run"
 
 
 def test_the_command_writes_samples(run):
-    process = processes.run("generate.py", run, "--prompt=the zebra sees\nthe", "--length=30", "--num_samples=2")
-    assert process.returncode == 0, process.stderr
+    process = processes.succeed("generate.py", run, "--prompt=the zebra sees\nthe", "--length=30", "--num_samples=2")
     assert process.stderr.count("\n") == 1
     assert "--prompt: not in the vocabulary, read as <unk>: 'zebra'" in process.stderr
     once = processes.run("generate.py", run, "--prompt=the <unk> sees\nthe", "--length=30")
@@ -158,33 +155,28 @@ def test_the_command_writes_samples(run):
 
 
 def test_the_command_leaves_out_unk_and_takes_the_likeliest(run):
-    process = processes.run("generate.py", run, "--length=200", "--avoid_unk", "--temperature=2", "--seed=3")
-    assert process.returncode == 0, process.stderr
+    process = processes.succeed("generate.py", run, "--length=200", "--avoid_unk", "--temperature=2", "--seed=3")
     assert "<unk>" not in process.stdout
     assert len(process.stdout.split()) > 100
     for seed, is_same in ((3, True), (4, False)):
         other = processes.run("generate.py", run, "--length=200", "--avoid_unk", "--temperature=2", f"--seed={seed}")
         assert (other.stdout == process.stdout) == is_same
-    process, again = (processes.run("generate.py", run, "--sample=argmax", "--prompt=the", "--length=10") for _ in range(2))
-    assert process.stdout.startswith("the ")
-    assert process.stdout == again.stdout
+    likeliest = processes.run("generate.py", run, "--sample=argmax", "--prompt=the", "--length=10")
+    assert likeliest.stdout.startswith("the ")
+    narrowest = processes.run("generate.py", run, "--top_k=1", "--seed=9", "--prompt=the", "--length=10")
+    assert likeliest.stdout == narrowest.stdout
 
 
-def test_the_command_suggests_words(run):
-    def suggestions(*flags):
-        process = processes.run("generate.py", run, "--prompt=the", "--top=5", *flags)
-        assert process.returncode == 0, process.stderr
-        return {word: float(p) for p, word in map(str.split, process.stdout.splitlines())}
-
-    likeliest = suggestions()
-    assert len(likeliest) == 5
-    assert list(likeliest.values()) == sorted(likeliest.values(), reverse=True)
-    assert 0 < sum(likeliest.values()) < 1
-    two = suggestions("--top_k=2")
-    assert list(two) == list(likeliest)[:2]
-    assert sum(two.values()) == pytest.approx(1, abs=2e-6)
-    assert list(suggestions("--top_p=1e-9")) == list(likeliest)[:1]
-    assert max(suggestions("--temperature=0.1").values()) > 1.1 * max(likeliest.values())
+@pytest.mark.parametrize("narrowing", [{}, {"temperature": 0.5, "top_k": 3, "top_p": 0.9}])
+def test_the_command_suggests_the_likeliest_words_after_the_prompt(run, narrowing):
+    flags = [f"--{name}={value}" for name, value in narrowing.items()]
+    process = processes.succeed("generate.py", run, "--prompt=the dogs", "--top=5", *flags)
+    suggested = [(word, float(p)) for p, word in map(str.split, process.stdout.splitlines())]
+    ids, weights = runs.learnt(run)
+    prompt = [ids[word] for word in ("<eos>", "the", "dogs")]
+    p = sampling.distribution(np.log(next_word_probabilities(weights, prompt)), **narrowing)
+    likeliest = sorted(((p[number], word) for word, number in ids.items() if p[number] > 0), reverse=True)[:5]
+    assert suggested == [(word, pytest.approx(probability, abs=1e-5)) for probability, word in likeliest]
 
 
 def test_words_come_one_by_one_and_ctrl_c_ends_them_quietly(run):
@@ -199,15 +191,18 @@ def test_words_come_one_by_one_and_ctrl_c_ends_them_quietly(run):
     assert errors == b""
 
 
-def test_an_unknown_word_is_an_error_where_there_is_no_unk(run, tmp_path):
-    other = shutil.copytree(run, tmp_path / "other")
-    vocabulary = other / "vocabulary.txt"
-    vocabulary.write_text(vocabulary.read_text().replace("<unk>", "bird"))
-    for process, place in (
-        (processes.run("generate.py", other, "--prompt=the zebra"), "--prompt: "),
-        (processes.run("evaluate.py", other, "--stdin", stdin="the cat\nthe zebra\n"), "standard input, line 2: "),
-    ):
-        assert process.returncode == 1
-        assert place in process.stderr
-        assert "'zebra'" in process.stderr
-        assert process.stderr.count("\n") == 1
+def test_an_unknown_word_is_an_error_where_there_is_no_unk(folder_to_spoil):
+    runs.spell(folder_to_spoil / "run", "<unk>", "bird")
+    before = contents(folder_to_spoil)
+    process = processes.run(*GENERATE, "--prompt=the zebra", cwd=folder_to_spoil)
+    assert_refused(process, 1, ["--prompt: the vocabulary lacks 'zebra'"], folder_to_spoil, before)
+
+
+def test_a_word_that_the_terminal_cannot_show_is_written_some_other_way(folder_to_spoil):
+    runs.spell(folder_to_spoil / "run", "cat", "café")
+    process = processes.succeed(*GENERATE, "--top=8", cwd=folder_to_spoil, before=ascii_terminal)
+    assert "caf\\xe9\n" in process.stdout
+
+
+def ascii_terminal():
+    sys.stdout.reconfigure(encoding="ascii", errors="strict")

@@ -27,12 +27,12 @@ def test_configurations_have_every_cell():
 @pytest.mark.parametrize("option", OPTIONS)
 def test_gradients_are_those_of_central_differences(option):
     errors = gradcheck.check(dataclasses.replace(SMALL, **OPTIONS[option]))
-    assert max(errors.values()) < gradcheck.LIMIT, errors
+    assert max(errors.values()) < 5e-6, errors
 
 
 @pytest.mark.parametrize("model", CONFIGS)
 def test_gradients_of_all_configurations_too(model):
-    assert max(gradcheck.check(CONFIGS[model]).values()) < gradcheck.LIMIT
+    assert max(gradcheck.check(CONFIGS[model]).values()) < 5e-6
 
 
 def test_a_wrong_gradient_is_found_out(monkeypatch):
@@ -45,13 +45,12 @@ def test_a_wrong_gradient_is_found_out(monkeypatch):
     monkeypatch.setitem(CELLS, "lstm", CELLS["lstm"]._replace(step=without_the_recurrent_path(CELLS["lstm"].step)))
     errors = gradcheck.check(SMALL, rnn_mode="basic")
     assert errors["lstm_0/kernel"] > 1e-2
-    assert errors["softmax_weights"] < gradcheck.LIMIT  # which the recurrent path does not reach
+    assert errors["softmax_weights"] < 5e-6  # which the recurrent path does not reach
 
 
 @pytest.mark.parametrize("arguments", [["--model=rnn150"], ["--model=small", "--rnn_mode=basic"]])
 def test_the_command_prints_an_error_for_each_variable(arguments):
-    process = processes.run("gradcheck.py", *arguments)
-    assert process.returncode == 0, process.stderr
+    process = processes.succeed("gradcheck.py", *arguments)
     assert {line.split()[1].split("/")[-1] for line in process.stdout.splitlines()} >= {"embedding", "kernel", "softmax_bias"}
 
 

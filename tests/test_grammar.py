@@ -239,6 +239,8 @@ def test_the_text_is_the_same_everywhere(text):
     """Recorded perplexities are of this very text; who changes the grammar changes this number with open eyes."""
     digest = hashlib.sha256("\n".join([*text.train, *text.valid, *text.test]).encode()).hexdigest()
     assert digest.startswith("084f89d21e9a2026")
+    assert f"{math.exp(grammar.entropy_per_token()):.2f}" == "15.77"  # as the README says
+    assert f"{grammar.perplexity(text.test):.2f}" == "15.75"
 
 
 def test_each_split_ends_with_the_sentence_that_reaches_its_size(text):

@@ -292,6 +292,23 @@ def test_words_join_to_sentences():
     assert "".join(reader.join_tokens(["no", "end"])) == "no end"
 
 
+def test_what_stands_for_no_character_is_left_as_it_is():
+    assert "".join(reader.join_tokens(["<U+FFFFFF>", "<U+5F>", "<U+005F>"], "char")) == "<U+FFFFFF><U+5F>_"
+
+
+def test_a_text_that_is_that_of_training_is_said_to_be_so_first(tmp_path, caplog):
+    write_files(tmp_path, FILES | {"ptb.valid.txt": TRAIN, "ptb.test.txt": "a zebra\n"})
+    with pytest.raises(DataError, match="is the same text as"):
+        reader.read_corpus(tmp_path)
+    assert not caplog.records  # of the zebra
+
+
+def test_texts_of_which_a_vocabulary_knows_nothing_are_not_the_same(tmp_path):
+    write_files(tmp_path, {"train.txt": "alpha beta\n", "valid.txt": "gamma delta\n", "test.txt": "alpha\n"})
+    corpus = reader.read_corpus(tmp_path, reader.Vocabulary((reader.UNK, reader.EOS, "the")))
+    assert corpus.train.tolist() == corpus.valid.tolist() == [0, 0, 1]
+
+
 def test_one_file_is_cut_between_lines_by_fractions(tmp_path):
     (tmp_path / "text.txt").write_text("".join(f"{number:03}\n" for number in range(200)))
     corpus = reader.read_corpus(tmp_path / "text.txt", level="char", fractions=(0.8, 0.15))

@@ -17,7 +17,9 @@ import configs
 import processes
 import runs
 from ptb import replicas
+from ptb.devices import DeviceError
 from ptb.run import FILES, Run
+from ptb.signals import PERIOD
 
 STEPS = 200
 CONFIG = dataclasses.replace(configs.SMALL, hidden_size=16, batch_size=8, num_steps=5, keep_prob=0.5, num_epochs=1)
@@ -68,6 +70,24 @@ def test_the_chief_writes_where_there_is_one(monkeypatch):
             for index in range(len(hosts)):
                 monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}}))
                 assert replicas.is_first_worker("multi_worker") == ((kind, index) == (first, 0))
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        "",
+        "worker:2222",
+        "[]",
+        '{"cluster": {"worker": ["localhost:2222"]}}',
+        '{"cluster": {"worker": ["localhost:2222"]}, "task": {"type": "worker", "index": 3}}',
+        '{"cluster": {"worker": "localhost:2222"}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:1"], "evaluator": ["b:1"]}, "task": {"type": "evaluator", "index": 0}}',
+    ],
+)
+def test_what_describes_no_cluster_with_this_process_in_it(description, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", description)
+    with pytest.raises(DeviceError, match="--distribute=multi_worker: .*TF_CONFIG"):
+        replicas.is_first_worker("multi_worker")
 
 
 def start(folder, corpus, save_path, distribute, before, *arguments):
@@ -185,7 +205,11 @@ def test_a_signal_to_one_worker_stops_both_at_the_same_step_and_both_resume(alon
     for worker in workers:
         worker.join(60)
         assert worker.exitcode == 128 + signal.SIGTERM
+    step = Run(run).load_checkpoint().record["step"]
+    assert 10 < step <= 10 + PERIOD
     finish(*start_workers(tmp_path / "second", corpus, run), folder=tmp_path)
+    for worker in ("0", "1"):
+        assert f"Resuming {run} after step {step}\n" in (tmp_path / "second" / worker / "stdout").read_text()
     assert_equal_within_rounding(run, alone)
 
 

@@ -48,7 +48,7 @@ def test_a_row_has_the_mean_over_its_runs_and_others_say_not_run(tmp_path):
         "| `make reproduce-small SEEDS=2` |"
     )
     assert "| 101.25 / 97.50 | 2 | bfloat16, float32 |" in rows[3]
-    assert len(rows) == 2 + len(reproduce.ROWS)
+    assert len(rows) == 2 + len(reproduce.TABLE_1)
     assert all("| not run |" in row for row in rows[4:])
 
 
@@ -139,7 +139,7 @@ def test_what_was_run_in_a_precision_by_name_has_rows_of_its_own(tmp_path):
     pair = "80.00 / 80.00 | 2 | tf32 | |  | `make reproduce-medium SEEDS=2 PRECISION=tf32` |"
     assert f"| medium | 86.2 / 82.7 | {single}" in rows
     assert f"| medium, 2 averaged | 80.6 / 77.0 | {pair}" in rows
-    assert len(rows) == 2 + len(reproduce.ROWS) + 2
+    assert len(rows) == 2 + len(reproduce.TABLE_1) + 2
     assert "| `gru_bfloat16` | 1.00 | 130.00 | 125.00 | perplexity | 1 | bfloat16 | 0.5 |" in reproduce.others_table(tmp_path)
 
 
@@ -171,26 +171,14 @@ def test_records_of_a_stopped_run_are_kept_but_replace_none_of_another(tmp_path,
         assert average.exists() == averages_stay
 
 
-def test_a_folder_with_another_run_is_refused_and_its_records_are_not_kept(copy, tiny_corpus):
-    (copy / "runs" / "test-1").mkdir(parents=True)
+def test_the_tables_follow_each_run_and_a_folder_with_another_run_is_refused(copy, tiny_corpus):
+    other = copy / "runs" / "test-2"
+    other.mkdir(parents=True)
     for name in reproduce.RECORDS:
-        (copy / "runs" / "test-1" / name).write_text('{"model": "gru"}')
-    readme = (copy / "README.md").read_bytes()
-    process = processes.run(
-        copy / "reproduce.py", "--model=test", f"--data_path={tiny_corpus}", f"--runs={copy / 'runs'}", cwd=copy
-    )
-    assert process.returncode == 1
-    assert "test-1: holds another run (" in process.stderr
-    assert process.stdout == ""
-    assert not (copy / "results").exists()
-    assert (copy / "README.md").read_bytes() == readme
-
-
-def test_the_tables_follow_each_run_whatever_comes_after(copy, tiny_corpus):
-    (copy / "runs" / "test-2").mkdir(parents=True)
-    (copy / "runs" / "test-2" / "config.json").write_text('{"model": "gru"}')  # refused, after the first seed
+        (other / name).write_text('{"model": "gru"}')
     process = processes.run(copy / "reproduce.py", "--model=test", "--seeds=2", f"--data_path={tiny_corpus}", cwd=copy)
     assert process.returncode == 1
+    assert "test-2: holds another run (" in process.stderr
     assert [path.name for path in (copy / "results").iterdir()] == ["test-1"]
     readme = (copy / "README.md").read_text()
     assert readme != reproduce.README.read_text()  # whose records are not here
@@ -217,8 +205,7 @@ def test_a_readme_without_a_place_for_the_table_is_an_error(tmp_path):
 def test_the_command_trains_averages_and_records(tiny_corpus, copy):
     precision = "float32" if devices.choose_precision("auto", []) == "bfloat16" else "bfloat16"  # not that of auto
     arguments = ("--model=test", f"--precision={precision}", "--seeds=2", f"--data_path={tiny_corpus}")
-    process = processes.run(copy / "reproduce.py", *arguments, cwd=copy)
-    assert process.returncode == 0, process.stderr
+    processes.succeed(copy / "reproduce.py", *arguments, cwd=copy)
     for seed in (1, 2):
         kept = copy / "results" / f"test_{precision}-{seed}"
         assert {path.name for path in kept.iterdir()} == set(reproduce.RECORDS)

@@ -18,9 +18,9 @@ with signals.StopRequest("resume") as stop:
     print("ready", flush=True)
     while True:
         time.sleep(0.01)
-        if stop.requested and {heeds}:
+        if stop.requested() and {heeds}:
             stop.exit()
-        if stop.requested:
+        if stop.requested():
             print("requested", flush=True)
 """
 

@@ -82,12 +82,6 @@ def cut(path):
     os.truncate(path, path.stat().st_size * 2 // 3)
 
 
-def flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
 def newest(run):
     return sorted(run.glob("checkpoint-*.npz"))[-1]
 
@@ -96,8 +90,6 @@ def newest(run):
     ("damage", "warnings"),
     [
         (lambda run: cut(newest(run)), ["damaged checkpoint"]),
-        (lambda run: flip(newest(run)), ["damaged checkpoint"]),
-        (lambda run: newest(run).write_bytes(b""), ["damaged checkpoint"]),
         (lambda run: newest(run).unlink(), []),
         (lambda run: cut(run / "history.jsonl"), []),
         (lambda run: (run / "history.jsonl").unlink(), []),

@@ -38,19 +38,6 @@ def test_bad_text(tmp_path, files, fragments):
         assert_data_error(error, f"{path}{separator}{fragments[0]}", *fragments)
 
 
-def test_a_text_that_is_that_of_training_is_said_to_be_so_first(tmp_path, caplog):
-    write_files(tmp_path, FILES | {"ptb.valid.txt": TRAIN, "ptb.test.txt": "a zebra\n"})
-    with pytest.raises(DataError, match="is the same text as"):
-        reader.read_corpus(tmp_path)
-    assert not caplog.records  # of the zebra
-
-
-def test_texts_of_which_a_vocabulary_knows_nothing_are_not_the_same(tmp_path):
-    write_files(tmp_path, {"train.txt": "alpha beta\n", "valid.txt": "gamma delta\n", "test.txt": "alpha\n"})
-    corpus = reader.read_corpus(tmp_path, reader.Vocabulary((reader.UNK, reader.EOS, "the")))
-    assert corpus.train.tolist() == corpus.valid.tolist() == [0, 0, 1]
-
-
 @pytest.mark.parametrize(
     ("files", "path", "fragment"),
     [
@@ -75,6 +62,7 @@ BAD_ARCHIVES = {
     "not gzip": (TRAIN.encode(), "is neither a folder nor a readable simple-examples.tgz"),
     "not tar": (gzip.compress(TRAIN.encode() * 100), "is neither a folder nor a readable simple-examples.tgz"),
     "cut off": (GOOD[:-20], "is neither a folder nor a readable simple-examples.tgz"),
+    "damaged": (GOOD[:60] + b"\xff" * 20 + GOOD[80:], "Error -3"),
     "wrong checksum": (GOOD[:-8] + b"\0\0\0\0" + GOOD[-4:], "CRC check failed"),
     "no texts": (tgz(tar_member("simple-examples/README", "x")), "does not hold"),
     "splits in two folders": (tgz(*members_of(FILES)[:2], tar_member("ptb.test.txt", TEST)), "does not hold"),

@@ -171,8 +171,7 @@ def test_a_run_on_a_large_text_is_the_run_on_a_small_one(tiny_corpus, tmp_path):
         for text in tiny_corpus.glob("*.txt"):
             (corpus / text.name).write_bytes(text.read_bytes())
         run = tmp_path / f"run-{name}"
-        process = processes.run("train.py", "--model=test", f"--data_path={corpus}", f"--save_path={run}", before=before)
-        assert process.returncode == 0, process.stderr
+        processes.succeed("train.py", "--model=test", f"--data_path={corpus}", f"--save_path={run}", before=before)
         results.append(json.loads((run / "result.json").read_text())["test_perplexity"])
     assert len(list((tmp_path / "large").glob("*.ids"))) == 3
     assert results[0] == results[1]

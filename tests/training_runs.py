@@ -14,14 +14,13 @@ class StopAt:
     def __init__(self, count):
         self.count, self.hint = count, ""
 
-    @property
     def requested(self):
         self.count -= 1
         return self.count < 0
 
     def watch(self, windows):
         for window in windows:
-            if self.requested:
+            if self.requested():
                 self.exit()
             yield window
 

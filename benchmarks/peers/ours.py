@@ -16,7 +16,7 @@ class Trainer(TensorFlowTrainer):
         kernel = devices.choose_kernel(rnn_mode, self.gpus)
         model = LanguageModel(workload.vocab_size, workload.hidden_size, workload.num_layers, keep_prob=workload.keep_prob,
                               init_scale=workload.init_scale, rnn_mode=kernel,
-                              product_dtype=devices.use_precision(precision))  # fmt: skip
+                              product_dtype=self.product_dtype)  # fmt: skip
         self.train_step = make_train_step(
             model, Clip(workload.max_grad_norm), objective=Objective(softmax_samples=softmax_samples)
         )

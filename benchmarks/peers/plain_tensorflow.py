@@ -42,7 +42,6 @@ class Trainer(TensorFlowTrainer):
     def __init__(self, workload, precision, layer):
         super().__init__(workload, precision)
         self.layer = LAYERS[layer]
-        self.dtype = tf.bfloat16 if precision == "bfloat16" else tf.float32
         units, vocab_size = workload.hidden_size, workload.vocab_size
         self.embedding = self._variable(vocab_size, units)
         self.layers = [(self._variable(2 * units, 4 * units), self._variable(4 * units)) for _ in range(workload.num_layers)]
@@ -74,11 +73,11 @@ class Trainer(TensorFlowTrainer):
     def _cost(self, inputs, targets, state):
         features, new_state = self._dropout(tf.gather(self.embedding, tf.transpose(inputs))), []
         for (hidden, cell), (kernel, bias) in zip(state, self.layers):
-            outputs, hidden, cell = self.layer(features, hidden, cell, kernel, bias, self.dtype)
+            outputs, hidden, cell = self.layer(features, hidden, cell, kernel, bias, self.product_dtype)
             features = self._dropout(outputs)
             new_state.append((hidden, cell))
         rows = tf.reshape(features, [-1, self.workload.hidden_size])
-        logits = product(rows, self.softmax_weights, self.dtype) + self.softmax_bias
+        logits = product(rows, self.softmax_weights, self.product_dtype) + self.softmax_bias
         labels = tf.reshape(tf.transpose(targets), [-1])
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         return tf.reduce_sum(losses) / self.workload.batch_size, tuple(new_state)

@@ -4,15 +4,15 @@ import itertools
 
 import tensorflow as tf
 
+from ptb import devices
+
 
 class TensorFlowTrainer:
     """Sets up the device and the data; the contestant's own class adds the model and `train`."""
 
     def __init__(self, workload, precision):
-        self.gpus = tf.config.list_physical_devices("GPU")
-        for gpu in self.gpus:
-            tf.config.experimental.set_memory_growth(gpu, True)
-        tf.config.experimental.enable_tensor_float_32_execution(precision != "float32")
+        self.gpus = devices.visible_gpus()
+        self.product_dtype = devices.use_precision(precision)
         self.workload = workload
         self.windows = itertools.cycle(workload.windows())
         names = [tf.config.experimental.get_device_details(gpu)["device_name"] for gpu in self.gpus[:1]]
