@@ -13,6 +13,8 @@ from ptb.run import RunError
 from ptb.signals import silence
 from reader import DataError
 
+FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or one's share of it
+
 flags.DEFINE_bool("debug", False, "Show the whole traceback of an error.")
 
 
@@ -38,7 +40,7 @@ def run(main, define_flags, takes_runs=False):
                 raise
             if isinstance(error, OSError) and error.filename:
                 error = f"{error.filename}: {error.strerror}; check the path and its permissions"
-            elif isinstance(error, OSError) and error.errno == errno.ENOSPC:  # of files without a name there is only one
+            elif isinstance(error, OSError) and error.errno in FULL:  # of files without a name there is only one
                 error = f"standard output: {error.strerror}; make room where it goes"
                 silence(sys.stdout)
             return _fail(error, 1)

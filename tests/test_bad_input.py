@@ -1,12 +1,14 @@
 """What users get wrong, over all commands: one line that names the file or the flag, an exit code, and nothing written."""
 
 import os
+import signal
 import sys
 import tarfile
 
 import pytest
 
 import processes
+import trained
 from refusals import EVALUATE, GENERATE, TRAIN, assert_refused, contents
 from texts import SENTENCE, TINY, tar_member, tgz, write_files
 
@@ -170,6 +172,16 @@ def test_a_full_disk_under_standard_output(finished_folder, command):
 def full_standard_output():
     os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 -- what is printed waits in a buffer, as for any file
+
+
+def test_ctrl_c_ends_a_command_that_saves_nothing_with_one_line(finished_folder):
+    before = contents(finished_folder)
+    process = processes.run(*EVALUATE, cwd=finished_folder, before=interrupted_when_it_opens_a_run)
+    assert_refused(process, 130, ["evaluate.py: interrupted"], finished_folder, before)
+
+
+def interrupted_when_it_opens_a_run():
+    trained.Trained = lambda path: signal.raise_signal(signal.SIGINT)
 
 
 def test_debug_shows_the_traceback(finished_folder):
