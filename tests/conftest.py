@@ -5,11 +5,13 @@ import os
 import pathlib
 import shutil
 
+import numpy as np
 import pytest
 
 import corpora
 import processes
 from ptb import devices  # before anything that imports TensorFlow: it decides how that multiplies matrices
+from textfiles import SPLITS
 from texts import TINY, write_files
 
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # or the first worker would take all memory of a GPU
@@ -42,6 +44,14 @@ def ptb_path():
 def tiny_corpus(tmp_path_factory):
     """A folder with three tiny texts, large enough for a handful of the test configuration's windows."""
     return write_files(tmp_path_factory.mktemp("tiny"), TINY)
+
+
+@pytest.fixture(scope="session")
+def random_corpus(tmp_path_factory):
+    """Random words: what is learnt of the training text makes the validation text worse, after a while."""
+    folder, rng = tmp_path_factory.mktemp("random"), np.random.default_rng(0)
+    texts = {split: "".join(" ".join(rng.choice(list("abcdefgh"), 9)) + "\n" for _ in range(60)) for split in SPLITS}
+    return corpora.load_corpus(str(write_files(folder, {f"{split}.txt": text for split, text in texts.items()})))
 
 
 @pytest.fixture(scope="session")
