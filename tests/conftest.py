@@ -1,5 +1,6 @@
 """Fixtures: where PTB is, a tiny corpus, a finished run, and what every test begins and ends with."""
 
+import logging
 import multiprocessing
 import os
 import pathlib
@@ -14,6 +15,7 @@ from ptb import devices  # before anything that imports TensorFlow: it decides h
 from textfiles import SPLITS
 from texts import TINY, write_files
 
+logging.getLogger("tensorflow").propagate = False  # what it logs, such as how often it traces, is no message of ours
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # or the first worker would take all memory of a GPU
 
 
