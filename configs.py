@@ -29,6 +29,7 @@ class Config:
     batch_size: int
     decay_convention: str = "tutorial"  # or "lua": see learning_rate_of
     norm_of_repeats: str = "summed"  # or "apart": see ptb.training
+    two_biases: bool = False  # a gate, both uniform, as the paper's own code has them; or one, zero
     # What follows is off by default: the paper has none of it.
     cell: str = "lstm"  # see ptb.cells
     forget_bias: float = 0.0
@@ -64,6 +65,8 @@ class Config:
             raise ValueError("the norm of repeats apart would count the sampled words once for each replica; use summed")
         if self.one_hot_input and self.norm_of_repeats == "apart":
             raise ValueError("a one-hot input has no rows of repeated words whose norm could be taken apart; use summed")
+        if self.two_biases and "recurrent_bias" in CELLS[self.cell].others:
+            raise ValueError(f"two_biases: {self.cell} has two a gate anyway; leave it at False")
         if self.forget_bias and CELLS[self.cell].forget_gate is None:
             raise ValueError(f"forget_bias: {self.cell} has no forget gate; leave it at 0")
 
@@ -99,6 +102,7 @@ class Config:
             drop_input=self.drop_input,
             drop_output=self.drop_output,
             init_scale=self.init_scale,
+            two_biases=self.two_biases,
             orthogonal_recurrence=self.orthogonal_recurrence,
             forget_bias=self.forget_bias,
             **choices,
@@ -206,7 +210,9 @@ DEMO = dataclasses.replace(SMALL, num_layers=1, hidden_size=128, keep_prob=0.9, 
 SMALL_LUA_DECAY = dataclasses.replace(SMALL, decay_convention="lua")
 SMALL_REPEATS_APART = dataclasses.replace(SMALL, norm_of_repeats="apart")
 SMALL_LUA_DECAY_REPEATS_APART = dataclasses.replace(SMALL_LUA_DECAY, norm_of_repeats="apart")
+SMALL_TWO_BIASES = dataclasses.replace(SMALL, two_biases=True)
 MEDIUM_TUTORIAL_DECAY = dataclasses.replace(MEDIUM, lr_decay=0.8)
+MEDIUM_TWO_BIASES = dataclasses.replace(MEDIUM, two_biases=True)
 
 # What an estimate of the softmax costs.
 SMALL_SAMPLED = dataclasses.replace(SMALL, softmax_samples=1000)
@@ -274,7 +280,9 @@ CONFIGS = {
     "small_lua_decay": SMALL_LUA_DECAY,
     "small_repeats_apart": SMALL_REPEATS_APART,
     "small_lua_decay_repeats_apart": SMALL_LUA_DECAY_REPEATS_APART,
+    "small_two_biases": SMALL_TWO_BIASES,
     "medium_tutorial_decay": MEDIUM_TUTORIAL_DECAY,
+    "medium_two_biases": MEDIUM_TWO_BIASES,
     "small_sampled": SMALL_SAMPLED,
     "lstm150": LSTM150,
     "rnn150": RNN150,

@@ -6,20 +6,21 @@ import numpy as np
 def to_torch(layers):
     """Returns the `state_dict` of a `torch.nn.LSTM` that computes the same.
 
-    `layers` has the `get_weights` of each layer: kernel, recurrent kernel, bias. PyTorch's matrices are ours transposed, its
-    gates in our order (i, f, g, o), and it adds two biases, of which the second is zero here.
+    `layers` has the `get_weights` of each layer: kernel, recurrent kernel, bias, and the recurrent bias of a layer with
+    `two_biases`. PyTorch's matrices are ours transposed, its gates in our order (i, f, g, o), and it always adds two biases, of
+    which the second is zero where we have one.
     """
     state_dict = {}
-    for index, (kernel, recurrent_kernel, bias) in enumerate(layers):
+    for index, (kernel, recurrent_kernel, bias, *second) in enumerate(layers):
         state_dict[f"weight_ih_l{index}"] = np.ascontiguousarray(kernel.T)
         state_dict[f"weight_hh_l{index}"] = np.ascontiguousarray(recurrent_kernel.T)
         state_dict[f"bias_ih_l{index}"] = bias
-        state_dict[f"bias_hh_l{index}"] = np.zeros_like(bias)
+        state_dict[f"bias_hh_l{index}"] = second[0] if second else np.zeros_like(bias)
     return state_dict
 
 
 def from_torch(state_dict):
-    """Returns the weights for `set_weights` of each layer; the inverse of `to_torch`.
+    """Returns the weights for `set_weights` of each layer, the two biases added up; else the inverse of `to_torch`.
 
     Without biases (`bias=False`) they are zero. ValueError for what only PyTorch has, layers in both directions or with a
     projection, and for what is not the `state_dict` of an LSTM alone.

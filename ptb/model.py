@@ -14,7 +14,8 @@ class Recurrent(keras.layers.Layer):
 
     `cell` names one of `ptb.cells.CELLS`, `rnn_mode` the function of `ptb.kernels` that takes it through time. The weights of
     "lstm" have the names, shapes and gate order of `keras.layers.LSTM` (`kernel [input, 4 units]`, `recurrent_kernel [units,
-    4 units]`, `bias [4 units]`; i, f, g, o), so that `get_weights` of one is `set_weights` of the other.
+    4 units]`, `bias [4 units]`; i, f, g, o), so that `get_weights` of one is `set_weights` of the other. With `two_biases` a
+    `recurrent_bias [4 units]` is added to the bias, and both start as the kernel does.
     """
 
     def __init__(
@@ -23,6 +24,7 @@ class Recurrent(keras.layers.Layer):
         *,
         initializer,
         recurrent_initializer=None,
+        two_biases=False,
         cell="lstm",
         forget_bias=0.0,
         rnn_mode="basic",
@@ -33,6 +35,7 @@ class Recurrent(keras.layers.Layer):
         self.cell = CELLS[cell]
         self.initializer = initializer
         self.recurrent_initializer = recurrent_initializer or initializer
+        self.two_biases = two_biases
         self.forget_bias = forget_bias
         self.kernel_function = kernel_of(rnn_mode, cell)
         self.product_dtype = tf.as_dtype(self.dtype)
@@ -41,10 +44,12 @@ class Recurrent(keras.layers.Layer):
         width = self.cell.blocks * self.units
         self.kernel = self.add_weight((input_shape[-1], width), self.initializer, name="kernel")
         self.recurrent_kernel = self.add_weight((self.units, width), self.recurrent_initializer, name="recurrent_kernel")
-        self.bias = self.add_weight((width,), "zeros", name="bias")
+        self.bias = self.add_weight((width,), self.initializer if self.two_biases else "zeros", name="bias")
         if self.cell.forget_gate is not None:
             blocks = tf.one_hot(self.cell.forget_gate, self.cell.blocks, self.forget_bias, dtype=self.dtype)
-            self.bias.assign(tf.repeat(blocks, self.units))
+            self.bias.assign_add(tf.repeat(blocks, self.units))
+        if self.two_biases:
+            self.recurrent_bias = self.add_weight((width,), self.initializer, name="recurrent_bias")
         self.others = [self.add_weight((3, self.units), "zeros", name=name) for name in self.cell.others]
 
     def initial_state(self, batch_size):
@@ -53,7 +58,8 @@ class Recurrent(keras.layers.Layer):
 
     def call(self, inputs, state):
         """`inputs [num_steps, batch, input]` → outputs `[num_steps, batch, units]` and the state after the last step."""
-        weights = [variable.value for variable in (self.kernel, self.recurrent_kernel, self.bias, *self.others)]
+        bias = self.bias.value + self.recurrent_bias.value if self.two_biases else self.bias.value
+        weights = [self.kernel.value, self.recurrent_kernel.value, bias, *(variable.value for variable in self.others)]
         return self.kernel_function(inputs, state, weights, self.product_dtype)
 
 
@@ -77,8 +83,10 @@ class LanguageModel(keras.Model):
     Dropout with probability `1 - keep_prob` stands on the output of the embedding, between the layers and before the
     softmax, never on a recurrent connection, with a new mask at each time step (section 3.2 and figure 2 of the paper); the
     first and the last of these can be left out, as char-rnn does with the first and `torch.nn.LSTM` with both.
-    All weights start uniform in ±`init_scale`, the recurrent biases at zero, as in the tutorial's `ptb_word_lm.py`; with
-    `orthogonal_recurrence` the recurrent weights start as orthogonal matrices. All of it, masks included, follows from seeds:
+    All weights start uniform in ±`init_scale`, the biases of the recurrent layers at zero, as in the tutorial's
+    `ptb_word_lm.py`. With `two_biases` there are two a gate, one beside each matrix, uniform too, as in the paper's Lua code
+    (`nn.Linear` of the input, `nn.Linear` of h): their sum learns twice as fast as one would. With `orthogonal_recurrence` the
+    recurrent weights start as orthogonal matrices. All of it, masks included, follows from seeds:
     `seed` for the weights, `dropout_seed` for the masks of a call. With `one_hot_input` the first layer reads words as
     one-hot vectors: the rows of its kernel are their embedding.
 
@@ -98,6 +106,7 @@ class LanguageModel(keras.Model):
         drop_input=True,
         drop_output=True,
         init_scale=0.1,
+        two_biases=False,
         orthogonal_recurrence=False,
         forget_bias=0.0,
         rnn_mode="basic",
@@ -126,6 +135,7 @@ class LanguageModel(keras.Model):
                 hidden_size,
                 initializer=initializer,
                 recurrent_initializer=OrthogonalBlocks(seed_generator) if orthogonal_recurrence else None,
+                two_biases=two_biases,
                 cell=cell,
                 forget_bias=forget_bias,
                 rnn_mode=rnn_mode,

@@ -99,8 +99,9 @@ def language_model_losses(weights, inputs, targets):
     weights = {name: value.astype(np.float64) for name, value in weights.items()}
     features = weights["embedding"][inputs.T]
     for layer in range(sum(name.endswith("/recurrent_kernel") for name in weights)):
-        matrices = [weights[f"lstm_{layer}/{name}"] for name in ("kernel", "recurrent_kernel", "bias")]
-        zeros = np.zeros((inputs.shape[0], matrices[1].shape[0]))
-        features = lstm(features, zeros, zeros, *matrices)[0]
+        kernel, recurrent_kernel, bias = [weights[f"lstm_{layer}/{name}"] for name in ("kernel", "recurrent_kernel", "bias")]
+        zeros = np.zeros((inputs.shape[0], recurrent_kernel.shape[0]))
+        bias = bias + weights.get(f"lstm_{layer}/recurrent_bias", 0)
+        features = lstm(features, zeros, zeros, kernel, recurrent_kernel, bias)[0]
     scores = log_softmax(features @ weights["softmax_weights"].T + weights["softmax_bias"])
     return -np.take_along_axis(scores, targets.T[..., np.newaxis], -1)[..., 0].T

@@ -71,6 +71,7 @@ OPTIONS_OF_A_MODEL = dataclasses.replace(
     drop_input=False,
     drop_output=False,
     orthogonal_recurrence=True,
+    two_biases=True,
     forget_bias=1.0,
     softmax_samples=3,
 )
@@ -123,6 +124,7 @@ def test_what_is_recorded_was_run_with_the_configuration_of_its_row(path):
         (CHAR_RNN, {"norm_of_repeats": "apart"}, "a one-hot input has no rows"),
         (SMALL, {"bptt_steps": 20}, "bptt_steps reaches no further than num_steps"),
         (GRU, {"forget_bias": 1.0}, "forget_bias: gru has no forget gate"),
+        (GRU, {"two_biases": True}, "two_biases: gru has two a gate anyway"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(config, changes, message):

@@ -46,6 +46,12 @@ def test_the_way_there_is_the_inverse_of_the_way_back(torch_lstm):
         np.testing.assert_array_equal(*both)
 
 
+def test_two_biases_are_pytorchs_two():
+    weights = [np.full(shape, number) for number, shape in enumerate([(2, 8), (2, 8), 8, 8])]
+    state_dict = to_torch([weights])
+    assert [state_dict[f"bias_{kind}_l0"][0] for kind in ("ih", "hh")] == [2, 3]
+
+
 def test_layers_without_biases_have_zeros(torch_lstm):
     bare = {name: weights for name, weights in torch_lstm[0].items() if "bias" not in name}
     for (*matrices, bias), (*expected, _) in zip(from_torch(bare), from_torch(torch_lstm[0]), strict=True):

@@ -33,6 +33,15 @@ def test_weights_start_uniform_in_init_scale_but_for_the_lstm_biases():
     assert not np.array_equal(first.kernel, second.kernel)
 
 
+def test_two_biases_start_uniform_too_and_the_forget_bias_is_added_once():
+    (layer,) = LanguageModel(9, 500, 1, init_scale=0.05, forget_bias=0.25, two_biases=True).recurrent_layers
+    one, other = layer.bias.numpy() - np.repeat([0, 0.25, 0, 0], 500), layer.recurrent_bias.numpy()
+    for start in (one, other):
+        assert np.abs(start).max() <= 0.05 + 1e-6
+        assert start.std() == pytest.approx(0.05 / np.sqrt(3), rel=0.1)
+    assert not np.allclose(one, other)
+
+
 def test_the_seed_decides_the_weights():
     weights = [LanguageModel(30, 4, 2, seed=seed).get_weights() for seed in (1, 1, 2)]
     for one, same in zip(weights[0], weights[1]):
@@ -40,10 +49,10 @@ def test_the_seed_decides_the_weights():
     assert not np.array_equal(weights[0][0], weights[2][0])
 
 
-@pytest.mark.parametrize("one_hot_input", [False, True])
+@pytest.mark.parametrize("options", [{}, {"one_hot_input": True}, {"two_biases": True}])
 @pytest.mark.parametrize("rnn_mode", ["basic", "fused"])
-def test_losses_are_numpys_and_calls_logits_agree_with_them(rnn_mode, one_hot_input):
-    model = LanguageModel(30, 6, 2, init_scale=0.8, rnn_mode=rnn_mode, one_hot_input=one_hot_input)
+def test_losses_are_numpys_and_calls_logits_agree_with_them(rnn_mode, options):
+    model = LanguageModel(30, 6, 2, init_scale=0.8, rnn_mode=rnn_mode, **options)
     rng = np.random.default_rng(0)
     inputs, targets = rng.integers(0, 30, (2, 3, 7)).astype(np.int32)
     wanted = oracle.language_model_losses({"embedding": np.eye(30)} | oracle.weights_of(model), inputs, targets)
