@@ -213,6 +213,7 @@ SMALL_LUA_DECAY_REPEATS_APART = dataclasses.replace(SMALL_LUA_DECAY, norm_of_rep
 SMALL_TWO_BIASES = dataclasses.replace(SMALL, two_biases=True)
 MEDIUM_TUTORIAL_DECAY = dataclasses.replace(MEDIUM, lr_decay=0.8)
 MEDIUM_TWO_BIASES = dataclasses.replace(MEDIUM, two_biases=True)
+LARGE_TWO_BIASES = dataclasses.replace(LARGE, two_biases=True)
 
 # What an estimate of the softmax costs.
 SMALL_SAMPLED = dataclasses.replace(SMALL, softmax_samples=1000)
@@ -283,6 +284,7 @@ CONFIGS = {
     "small_two_biases": SMALL_TWO_BIASES,
     "medium_tutorial_decay": MEDIUM_TUTORIAL_DECAY,
     "medium_two_biases": MEDIUM_TWO_BIASES,
+    "large_two_biases": LARGE_TWO_BIASES,
     "small_sampled": SMALL_SAMPLED,
     "lstm150": LSTM150,
     "rnn150": RNN150,

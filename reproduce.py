@@ -8,6 +8,7 @@
 A run's records (no weights) go from runs/ into results/, also when it is stopped; a row whose runs are not done says "not run".
 """
 
+import itertools
 import json
 import math
 import os
@@ -189,20 +190,19 @@ def with_tables(readme, results):
 
 
 def published_table(results):
-    """Yields the lines of the table of the paper's rows: as the machine chose the precision, and in others that were run."""
+    """Yields the lines of the table of the paper's rows, and those with two biases and in other precisions that were run."""
     yield "| | published valid / test | ours valid / test | runs | products in | best test | hours a run | command |"
     yield "|---|---|---|---|---|---|---|---|"
     for model, count, valid, test in TABLE_1:
-        for precision in devices.PRECISIONS:
-            row = row_of(model, precision)
-            name, seeds, option = model, count, "" if precision == "auto" else f" PRECISION={precision}"
+        for name, precision in itertools.product((model, f"{model}_two_biases"), devices.PRECISIONS):
+            row, seeds, option = row_of(name, precision), count, "" if precision == "auto" else f" PRECISION={precision}"
             if count == 1:
                 ours, seeds = single(results, row), len(results_of(results, row)) or 1
             else:
-                ours, name = averaged(results, row, count), f"{model}, {count} averaged"
-            if ours or precision == "auto":
-                columns = ours or "not run | | | | "
-                yield f"| {name} | {valid:.1f} / {test:.1f} | {columns} | `make reproduce-{model} SEEDS={seeds}{option}` |"
+                ours = averaged(results, row, count)
+            if ours or (name, precision) == (model, "auto"):
+                label, columns = name if count == 1 else f"{name}, {count} averaged", ours or "not run | | | | "
+                yield f"| {label} | {valid:.1f} / {test:.1f} | {columns} | `make reproduce-{name} SEEDS={seeds}{option}` |"
 
 
 def single(results, row):
