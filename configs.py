@@ -65,6 +65,10 @@ class Config:
             raise ValueError("the norm of repeats apart would count the sampled words once for each replica; use summed")
         if self.one_hot_input and self.norm_of_repeats == "apart":
             raise ValueError("a one-hot input has no rows of repeated words whose norm could be taken apart; use summed")
+        if self.clip == "element" and self.norm_of_repeats == "apart":
+            raise ValueError("clipping each element asks for no norm, with repeats apart or not; use summed")
+        if 0 < self.explosion < 1:
+            raise ValueError("explosion would stop at the first loss; leave it at 0, or make it 1 or more")
         if self.two_biases and "recurrent_bias" in CELLS[self.cell].others:
             raise ValueError(f"two_biases: {self.cell} has two a gate anyway; leave it at False")
         if self.forget_bias and CELLS[self.cell].forget_gate is None:

@@ -116,7 +116,7 @@ def score_runs(runs):
         if FLAGS.per_token:
             write_rows([PER_TOKEN], "w")
         for split, tokens in to_score.items():
-            log_probabilities = scorer.log_probabilities(tokens)
+            log_probabilities = checked(scorer.log_probabilities(tokens), opened.run)
             if FLAGS.per_token:
                 words = [opened.vocabulary.words[token] for token in tokens[1:]]
                 write_rows(zip(itertools.repeat(split), words, log_probabilities.tolist(), scorer.ranks(tokens).tolist()))
@@ -128,6 +128,13 @@ def score_runs(runs):
             record = {"run": name, "split": split, "tokens": score.tokens, "perplexity": score.perplexity}
             record["precision"] = scorer.precision
             yield record | ({"bits_per_character": score.bits} if opened.config.level == "char" else {})
+
+
+def checked(log_probabilities, run):
+    """Returns the log probabilities; RunError where they are no numbers, since the model has gone astray."""
+    if not np.isfinite(log_probabilities).all():
+        raise RunError(f"{run.path}: the model's scores are not finite; restore an older checkpoint, or train again")
+    return log_probabilities
 
 
 def check_comparable(runs):
@@ -188,9 +195,9 @@ def score_sentences(opened, lines):
         for position, window in enumerate(reader.windows(np.append(eos, ids), 1, 1)):
             losses, state = scorer.eval_step(*window, state)
             log_probabilities[position] = -losses.numpy()[0, 0]
-        score = evaluation.Score(-log_probabilities.sum(), len(words))
+        score = evaluation.Score(-checked(log_probabilities, opened.run).sum(), len(words))
         record = {
-            "sentence": line.strip(),
+            "sentence": line.rstrip("\r\n"),
             "log_probability": -score.loss,
             "tokens": score.tokens,
             "unknown": [word for word in words if word not in vocabulary.ids],
@@ -218,7 +225,8 @@ def table_row(record):
 def write_rows(rows, mode="a"):
     """Writes rows to the file of --per_token; OSError that names it."""
     try:
-        with open(os.path.expanduser(FLAGS.per_token), mode, newline="", encoding="utf-8") as file:
+        path = os.path.expanduser(FLAGS.per_token)
+        with open(path, mode, newline="", encoding="utf-8", errors="backslashreplace") as file:  # for a split's file name
             csv.writer(file).writerows(rows)
     except OSError as error:
         raise OSError(error.errno, error.strerror, FLAGS.per_token) from None

@@ -135,7 +135,8 @@ def keep(row, seed, path):
 
 def average(row, paths):
     """Scores the mean of the probabilities of the first run, of the first two, … of all, and keeps the record."""
-    output = run_command("evaluate.py", *paths, "--average", "--json", *data_flag(), capture_output=True)
+    splits = "--split=valid", "--split=test"  # of one text too, which would be scored whole
+    output = run_command("evaluate.py", *paths, "--average", "--json", *splits, *data_flag(), capture_output=True)
     path = average_of(RESULTS, row)
     made = [json.loads(line) for line in output.splitlines()]
     scored = {record["run"] for record in made}

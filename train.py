@@ -154,6 +154,7 @@ class Training:
         self.train_step = make_train_step(model, config.gradient_clip(), optimizer, config.objective())
         self.eval_step = make_eval_step(model)
         self.next_step = sampling.make_next_step(model)
+        self.mean_of_workers = replicas.make_mean_of_workers()
         variables, state = learnt_variables(model, optimizer), model.initial_state(config.batch_size)
         self.progress = Progress(variables, state, Sums.zero(), explosion=config.explosion)
 
@@ -238,9 +239,10 @@ class Training:
             return
         progress.save(self.run)
         valid = score(self.eval_step, self.model, self.stop.watch(self.valid_windows))
+        reached = self.mean_of_workers(valid.perplexity)  # or workers that round differently would not stop at the same step
         if is_due(self.config.validate_every, progress.step):
-            self.curves.add("", "valid_perplexity", progress.step, valid.perplexity)
-        progress.note_validation(valid.perplexity, keep_best=bool(self.config.patience))
+            self.curves.add("", "valid_perplexity", progress.step, reached)
+        progress.note_validation(reached, keep_best=bool(self.config.patience))
         self.give_hint()
         progress.start_clock()
 

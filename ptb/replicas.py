@@ -69,16 +69,24 @@ def are_processes():
     return isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy)
 
 
-def make_agreement():
-    """Returns the function `agree(wish)` that all workers call at the same step, and that is true where one of them wishes."""
+def make_mean_of_workers():
+    """Returns the function from a number to the mean of the numbers with which all workers call it, at the same step."""
+    if not are_processes():
+        return lambda number: number
     strategy = tf.distribute.get_strategy()
 
     @tf.function(autograph=False)
-    def wishes(wish):
-        results = strategy.run(lambda: total(tf.identity(wish)))  # a copy on the replica's own device
+    def mean_of(number):
+        results = strategy.run(lambda: mean([tf.identity(number)])[0])  # a copy on the replica's own device
         return strategy.experimental_local_results(results)[0]
 
-    return lambda wish: bool(wishes(tf.constant(float(wish))) > 0)
+    return lambda number: float(mean_of(tf.constant(number, tf.float64)))
+
+
+def make_agreement():
+    """Returns the function `agree(wish)` that all workers call at the same step, and that is true where one of them wishes."""
+    mean_of_workers = make_mean_of_workers()
+    return lambda wish: mean_of_workers(wish) > 0
 
 
 def check_alike(beginning):

@@ -122,6 +122,8 @@ def test_what_is_recorded_was_run_with_the_configuration_of_its_row(path):
     [
         (SMALL, {"softmax_samples": 5, "norm_of_repeats": "apart"}, "for each replica"),
         (CHAR_RNN, {"norm_of_repeats": "apart"}, "a one-hot input has no rows"),
+        (SMALL, {"clip": "element", "norm_of_repeats": "apart"}, "clipping each element asks for no norm"),
+        (SMALL, {"explosion": 0.5}, "explosion would stop at the first loss"),
         (SMALL, {"bptt_steps": 20}, "bptt_steps reaches no further than num_steps"),
         (GRU, {"forget_bias": 1.0}, "forget_bias: gru has no forget gate"),
         (GRU, {"two_biases": True}, "two_biases: gru has two a gate anyway"),

@@ -1,5 +1,6 @@
 """Scores against a straightforward scorer in NumPy, the paper's averaging, and the evaluate.py command."""
 
+import argparse
 import csv
 import dataclasses
 import itertools
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 import corpora
+import evaluate
 import oracle
 import placement
 import processes
@@ -85,6 +87,12 @@ def test_ranks_by_hand():
 def test_perplexity_of_a_uniform_guess_and_of_the_unbearable():
     assert evaluation.perplexity(100 * math.log(50), 100) == pytest.approx(50)
     assert evaluation.perplexity(1e6, 1) == math.inf
+
+
+def test_a_text_whose_name_is_not_utf8_has_rows_of_its_words(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "FLAGS", argparse.Namespace(per_token=str(tmp_path / "words.csv")))
+    evaluate.write_rows([(os.fsdecode(b"caf\xe9.txt"), "the", -1.0, 1)], "w")
+    assert (tmp_path / "words.csv").read_text() == "caf\\udce9.txt,the,-1.0,1\n"
 
 
 @pytest.fixture(scope="module")

@@ -178,8 +178,11 @@ def test_a_char_rnn_is_scored_in_bits_on_its_own_splits_and_on_sentences(charact
     assert record["tokens"] == 16 * 29 - 1
     result = json.loads((characters / "result.json").read_text())
     assert result["test_bits_per_character"] == pytest.approx(record["bits_per_character"], rel=1e-6)
-    process = processes.run("evaluate.py", characters, "--stdin", "--words", "--json", stdin="In the\n")
-    assert [word for word, _ in json.loads(process.stdout)["words"]] == [*"In_the", "<eos>"]
+    process = processes.run("evaluate.py", characters, "--stdin", "--words", "--json", stdin="In the\n the\n")
+    for line, sentence, words in zip(process.stdout.splitlines(), ("In the", " the"), ("In_the", "_the"), strict=True):
+        record = json.loads(line)
+        assert record["sentence"] == sentence
+        assert [word for word, _ in record["words"]] == [*words, "<eos>"]
 
 
 def test_a_run_of_another_cell_is_scored_and_writes(tiny_corpus, tmp_path):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import random
@@ -16,7 +17,7 @@ import tensorflow as tf
 import configs
 import processes
 import runs
-from ptb import replicas
+from ptb import evaluation, replicas
 from ptb.devices import DeviceError
 from ptb.run import FILES, Run
 from ptb.signals import PERIOD
@@ -33,6 +34,7 @@ class Machine:
     cluster: dict | None = None
     interruption: int | None = None  # a signal that the process sends itself when it has saved step 10
     options: dict = dataclasses.field(default_factory=dict)  # of the configuration
+    drift: float = 1.0  # what the loss of each score is multiplied by, besides what that of the one before was
 
     def __call__(self):
         configs.CONFIGS["shared"] = dataclasses.replace(CONFIG, **self.options)
@@ -42,6 +44,7 @@ class Machine:
             os.environ["TF_CONFIG"] = json.dumps(self.cluster)
         if self.interruption:
             Run.save_checkpoint = self.interrupted(Run.save_checkpoint)
+        evaluation.score = self.drifting(evaluation.score)
 
     def interrupted(self, save_checkpoint):
         def save_and_interrupt(run, step, *arguments, **options):
@@ -50,6 +53,18 @@ class Machine:
                 os.kill(os.getpid(), self.interruption)
 
         return save_and_interrupt
+
+    def drifting(self, score):
+        scores = itertools.count()
+
+        def drifted(*arguments):
+            found = score(*arguments)
+            return found._replace(loss=found.loss * self.drift ** next(scores))
+
+        return drifted
+
+
+TWO = Machine(), Machine()
 
 
 @pytest.fixture(scope="module")
@@ -105,14 +120,14 @@ def free_port():
             return server.getsockname()[1]
 
 
-def start_workers(folder, corpus, save_path, *arguments, of_the_second=(), interruptions=(None, None)):
+def start_workers(folder, corpus, save_path, *arguments, of_the_second=(), machines=TWO):
     """Starts two workers that find each other on the loopback interface."""
     addresses = [f"localhost:{free_port()}" for _ in range(2)]
     folder.mkdir(exist_ok=True)
     workers = []
-    for index in range(2):
+    for index, machine in enumerate(machines):
         cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        machine, own = Machine(cluster=cluster, interruption=interruptions[index]), of_the_second if index else ()
+        machine, own = dataclasses.replace(machine, cluster=cluster), of_the_second if index else ()
         workers.append(start(folder / str(index), corpus, save_path, "multi_worker", machine, *arguments, *own))
     return workers
 
@@ -185,8 +200,8 @@ def test_two_processes_do_what_one_does_and_the_first_keeps_the_run(alone, corpu
 @pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_lost_worker_ends_the_other_and_one_process_can_go_on(victim, alone, corpus, tmp_path):
     run = tmp_path / "run"
-    interruptions = [signal.SIGKILL if index == victim else None for index in range(2)]
-    workers = start_workers(tmp_path / "workers", corpus, run, "--checkpoint_minutes=0", interruptions=interruptions)
+    machines = [Machine(interruption=signal.SIGKILL if index == victim else None) for index in range(2)]
+    workers = start_workers(tmp_path / "workers", corpus, run, "--checkpoint_minutes=0", machines=machines)
     survivor = workers[1 - victim]
     survivor.join(60)
     assert survivor.exitcode == 1
@@ -200,8 +215,8 @@ def test_a_lost_worker_ends_the_other_and_one_process_can_go_on(victim, alone, c
 
 def test_a_signal_to_one_worker_stops_both_at_the_same_step_and_both_resume(alone, corpus, tmp_path):
     run = tmp_path / "run"
-    interruptions = (None, signal.SIGTERM)
-    workers = start_workers(tmp_path / "first", corpus, run, "--checkpoint_minutes=0", interruptions=interruptions)
+    machines = (Machine(), Machine(interruption=signal.SIGTERM))
+    workers = start_workers(tmp_path / "first", corpus, run, "--checkpoint_minutes=0", machines=machines)
     for worker in workers:
         worker.join(60)
         assert worker.exitcode == 128 + signal.SIGTERM
@@ -211,6 +226,19 @@ def test_a_signal_to_one_worker_stops_both_at_the_same_step_and_both_resume(alon
     for worker in ("0", "1"):
         assert f"Resuming {run} after step {step}\n" in (tmp_path / "second" / worker / "stdout").read_text()
     assert_equal_within_rounding(run, alone)
+
+
+@pytest.mark.slow
+def test_workers_that_score_differently_lose_patience_together(corpus, tmp_path):
+    """The second finds each validation worse than the one before, the first most of them better."""
+    options = {"patience": 2, "validate_every": 20}
+    machines = Machine(options=options), Machine(options=options, drift=1.1)
+    finish(*start_workers(tmp_path / "workers", corpus, tmp_path / "run", machines=machines), folder=tmp_path)
+    first, second = ((tmp_path / "workers" / str(index) / "stdout").read_text() for index in range(2))
+    stop = f"These are the weights of step {json.loads((tmp_path / 'run' / 'result.json').read_text())['best_step']}"
+    assert stop in first
+    assert stop in second
+    assert Run(tmp_path / "run").load_checkpoint().record["step"] < STEPS
 
 
 @pytest.mark.parametrize("difference", ["seed", "place", pytest.param("text", marks=pytest.mark.slow)])

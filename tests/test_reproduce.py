@@ -13,6 +13,7 @@ import processes
 import reproduce
 from ptb import devices
 from ptb.run import Run, RunError
+from texts import SENTENCE
 
 
 @pytest.fixture
@@ -216,9 +217,12 @@ def test_a_readme_without_a_place_for_the_table_is_an_error(tmp_path):
         reproduce.with_tables("# Nothing here", tmp_path)
 
 
-def test_the_command_trains_averages_and_records(tiny_corpus, copy):
+def test_the_command_trains_averages_and_records(copy, tmp_path):
+    """One text, which is averaged on what was held out of it."""
+    text = tmp_path / "text.txt"
+    text.write_text(SENTENCE * 400)
     precision = "float32" if devices.choose_precision("auto", []) == "bfloat16" else "bfloat16"  # not that of auto
-    arguments = ("--model=test", f"--precision={precision}", "--seeds=2", f"--data_path={tiny_corpus}")
+    arguments = ("--model=test", f"--precision={precision}", "--seeds=2", f"--data_path={text}")
     processes.succeed(copy / "reproduce.py", *arguments, cwd=copy)
     for seed in (1, 2):
         kept = copy / "results" / f"test_{precision}-{seed}"

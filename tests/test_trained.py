@@ -118,12 +118,16 @@ def test_a_run_whose_text_has_moved(folder_to_spoil):
     assert_refused(processes.run(*EVALUATE, cwd=folder_to_spoil), 1, fragments, folder_to_spoil, before)
 
 
-@pytest.mark.parametrize("more", [(), ("--top=3",)])
-def test_a_model_that_has_gone_astray_to_generate_from(folder_to_spoil, more):
+ASTRAY = [GENERATE, (*GENERATE, "--top=3"), (*EVALUATE, "--per_token=words.csv"), (*EVALUATE, "--stdin")]
+
+
+@pytest.mark.parametrize("command", ASTRAY)
+def test_a_model_that_has_gone_astray_to_use(folder_to_spoil, command):
     vocab_size = len((folder_to_spoil / "run" / "vocabulary.txt").read_text().splitlines())
     checkpoint("weights/language_model/softmax_bias", np.full(vocab_size, np.nan, np.float32))(folder_to_spoil / "run")
     before = contents(folder_to_spoil)
-    process = processes.run(*GENERATE, *more, cwd=folder_to_spoil)
+    process = processes.run(*command, cwd=folder_to_spoil, stdin="the cat\n")
+    (folder_to_spoil / "words.csv").unlink(missing_ok=True)  # which is begun, with a line of names
     assert_refused(process, 1, ["run: ", "are not finite; "], folder_to_spoil, before)
 
 
