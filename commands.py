@@ -8,7 +8,7 @@ import sys
 import absl.logging
 from absl import app, flags
 
-from ptb.devices import DeviceError
+from ptb.devices import OUT_OF_MEMORY, DeviceError
 from ptb.run import RunError
 from ptb.signals import silence
 from reader import DataError
@@ -44,6 +44,10 @@ def run(main, define_flags, takes_runs=False):
                 error = f"standard output: {error.strerror}; make room where it goes"
                 silence(sys.stdout)
             return _fail(error, 1)
+        except OUT_OF_MEMORY:
+            if flags.FLAGS.debug:
+                raise
+            return _fail("the memory is full; use a machine or a device with more, or a smaller --model or text", 1)
         except KeyboardInterrupt:
             return _fail("interrupted", 128 + signal.SIGINT)
 

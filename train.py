@@ -11,13 +11,10 @@ import contextlib
 import dataclasses
 import logging
 import pathlib
-import platform
 import subprocess
 from typing import NamedTuple
 
-import keras
 import numpy as np
-import tensorflow as tf
 from absl import flags
 
 import commands
@@ -112,7 +109,7 @@ def train_in(run, config, corpus, kernel, precision):
             len(corpus.vocabulary), seed=FLAGS.seed, rnn_mode=kernel, product_dtype=devices.use_precision(precision)
         )
         setting = {"precision": precision, "kernel": kernel, "seed": FLAGS.seed, "replicas": count}
-        setting |= {"versions": versions(), "git_revision": git_revision()}
+        setting |= {"versions": devices.versions(), "git_revision": git_revision()}
         watching = Watching(
             checkpoint_seconds=60 * FLAGS.checkpoint_minutes,
             report_every=FLAGS.report_every,
@@ -358,10 +355,6 @@ def report_epoch(record, curves):
         say(f"Epoch: {record['epoch']} {series.capitalize()} Perplexity: {reached:.3f}")
         curves.add(series, "perplexity", record["epoch"], reached)
     curves.flush()
-
-
-def versions():
-    return {"python": platform.python_version()} | {package.__name__: package.__version__ for package in (tf, keras, np)}
 
 
 def git_revision():

@@ -15,6 +15,11 @@ from ptb.run import writing
 SERIES = ("", "train", "valid")  # folders below that of the run; "" is that itself
 
 
+def printable(value):
+    """Returns a hyperparameter with what is not UTF-8 in a path escaped: no protocol buffer would take it."""
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+
+
 class Curves:
     """Writes points to event files below a run's folder, one of `SERIES` a folder.
 
@@ -33,8 +38,8 @@ class Curves:
         self.points = points
         # Given a name, a resumed run stays the same trial in TensorBoard's hyperparameters, which take no None; that of its
         # folder alone would make one trial of runs/a/1 and runs/b/1.
-        given = {name: value for name, value in (hyperparameters or {}).items() if value is not None}
-        trial = hparams_plugin.hparams_pb(given, trial_id="/".join(self._folder.resolve().parts[-2:]))
+        given = {name: printable(value) for name, value in (hyperparameters or {}).items() if value is not None}
+        trial = hparams_plugin.hparams_pb(given, trial_id=printable("/".join(self._folder.resolve().parts[-2:])))
         self._write_event("", Event(wall_time=time.time(), summary=trial))
         for point in points:
             self._plot(*point)

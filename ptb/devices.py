@@ -3,17 +3,26 @@
 import contextlib
 import logging
 import pathlib
+import platform
 
+import keras
+import numpy as np
 import tensorflow as tf
 
 RNN_MODES = ("auto", "basic", "fused", "cudnn")
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
+OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)  # what Python raises, and TensorFlow on any device
 
 logger = logging.getLogger(__name__)
 
 
 class DeviceError(Exception):
     """What was asked of the devices that they cannot give: a kernel, a precision, a share of the batch, other workers."""
+
+
+def versions():
+    """Returns the version of each program that computes, by its name."""
+    return {"python": platform.python_version()} | {package.__name__: package.__version__ for package in (tf, keras, np)}
 
 
 def visible_gpus():

@@ -117,8 +117,8 @@ def peers_watched():
         if "ollective" not in error.message:
             raise
         raise DeviceError(
-            "--distribute=multi_worker: another worker has ended or cannot be reached; start the same command on all workers "
-            "again, it goes on from the last checkpoint"
+            "--distribute=multi_worker: another worker has ended (its last line says why) or cannot be reached; start the "
+            "same command on all workers again, it goes on from the last checkpoint"
         ) from error
 
 

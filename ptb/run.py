@@ -166,7 +166,8 @@ class Run:
     def load_checkpoint(self, up_to=None):
         """Returns the newest `Checkpoint` that is whole, of those up to a step if that is given; None without any.
 
-        A damaged one is passed over with a warning, if there is one to take in its place; else it is a RunError.
+        A damaged one is passed over with a warning, if there is one to take in its place; else it is a RunError, as is one that
+        cannot be opened, which may be whole.
         """
         damaged = []
         for path in self.checkpoints()[::-1]:
@@ -174,6 +175,8 @@ class Run:
                 continue
             try:
                 checkpoint = _read_checkpoint(path)
+            except RunError:
+                raise
             except Exception as error:  # of damaged bytes zipfile, NumPy and json make a dozen types of them
                 damaged.append(f"{path}: damaged checkpoint ({type(error).__name__}: {error})")
                 self._damaged.append(path)
@@ -216,7 +219,12 @@ def checkpoint_name(step):
 
 
 def _read_checkpoint(path):
-    with np.load(path, allow_pickle=False) as file:
+    try:
+        opened = path.open("rb")
+    except OSError as error:
+        cure = "make it readable, or move it elsewhere to go on without it"
+        raise RunError(f"{path}: cannot be read ({error.strerror}); {cure}") from None
+    with opened, np.load(opened, allow_pickle=False) as file:
         if sum(member.file_size for member in file.zip.infolist()) > path.stat().st_size:
             raise ValueError("unpacks to more than it is")  # ours are not compressed: this is a bomb
         arrays = {name: file[name] for name in file.files}

@@ -1,5 +1,6 @@
 """What users get wrong, over all commands: one line that names the file or the flag, an exit code, and nothing written."""
 
+import functools
 import os
 import signal
 import sys
@@ -85,6 +86,15 @@ def test_texts_to_train_on(folder_to_spoil, files, fragment):
     write_files(folder_to_spoil / "data", files)
     before = contents(folder_to_spoil)
     assert_refused(processes.run(*TRAIN, "--data_path=data", cwd=folder_to_spoil), 1, [fragment], folder_to_spoil, before)
+
+
+def test_a_model_that_no_memory_holds(finished_folder, tmp_path):
+    huge = functools.partial(processes.change, "test", hidden_size=10**6)
+    arguments = (*TRAIN[:2], f"--save_path={tmp_path / 'run'}", f"--data_path={finished_folder / 'data'}")
+    process = processes.run(*arguments, before=huge)
+    assert process.returncode == 1
+    assert "the memory is full; use a machine or a device with more" in process.stderr
+    assert process.stderr.count("\n") == 1
 
 
 def test_an_archive_to_train_on(folder_to_spoil):

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from processes import ROOT
 
 
@@ -18,6 +20,25 @@ def test_keras_with_another_backend_is_refused():
     process = python(f"import sys; {loaded}; import ptb")
     assert process.returncode == 1
     assert process.stderr.endswith("another backend than TensorFlow; import ptb before it\n")
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "generate", "gradcheck", "reproduce"])
+def test_no_command_imports_tensorflow_before_the_library(command):
+    """Which keeps what TensorFlow says of the machine off standard error."""
+    code = f"""
+import sys
+
+class Finder:
+    def find_spec(name, *_):
+        if name in ("tensorflow", "keras"):
+            sys.exit("ptb" not in sys.modules)
+
+sys.meta_path.insert(0, Finder)
+import {command}
+sys.exit("has imported neither")
+"""
+    process = python(code)
+    assert (process.returncode, process.stderr) == (0, "")
 
 
 def test_the_environments_backend_gives_way_and_standard_error_may_be_closed():

@@ -206,7 +206,7 @@ def test_a_lost_worker_ends_the_other_and_one_process_can_go_on(victim, alone, c
     survivor.join(60)
     assert survivor.exitcode == 1
     message = (tmp_path / "workers" / str(1 - victim) / "stderr").read_text()
-    assert "another worker has ended or cannot be reached; start the same command" in message
+    assert "another worker has ended (its last line says why) or cannot be reached; start the same command" in message
     assert message.count("\n") == 1
     finish(start(tmp_path / "process", corpus, run, "none", Machine()), folder=tmp_path)
     assert "Resuming" in (tmp_path / "process" / "stdout").read_text()

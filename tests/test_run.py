@@ -61,6 +61,20 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning_that_names_it(run, d
     assert re.search("checkpoint-000000002.npz: damaged .*going on from checkpoint-000000001.npz", warning)
 
 
+@pytest.mark.parametrize("kind", ["a folder", "a link to a disk that is not there"])
+def test_a_checkpoint_that_cannot_be_opened_may_be_whole(run, kind):
+    run.save_checkpoint(1, ARRAYS, {"step": 1})
+    newest = run.path / "checkpoint-000000002.npz"
+    if kind == "a folder":
+        newest.mkdir()
+    else:
+        newest.symlink_to("/nowhere/checkpoint-000000002.npz")
+    with pytest.raises(RunError, match=r"checkpoint-000000002.npz: cannot be read \(.*make it readable, or move it elsewhere"):
+        run.load_checkpoint()
+    run.save_checkpoint(3, ARRAYS, {"step": 3})
+    assert newest.name in checkpoints(run)
+
+
 def test_the_checkpoint_of_the_beginning_of_the_epoch_outlives_the_last_two(run):
     for step, epoch_step in ((0, 0), (1, 0), (2, 0), (3, 0), (4, 4), (5, 4)):
         run.save_checkpoint(step, ARRAYS, {"step": step}, epoch_step)
@@ -145,6 +159,15 @@ def test_curves_begin_anew_without_those_of_other_runs_in_the_folder(run):
     Curves(run, [], {}).close()
     left = {path.parent.relative_to(run.path).as_posix() for path in run.path.rglob("events.out.tfevents.1")}
     assert left == {"other", "other/train"}
+
+
+def test_curves_of_a_folder_and_a_text_whose_names_are_not_utf8(tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    run = Run(tmp_path / name)
+    run.begin({"data_path": name})
+    Curves(run, [], run.config).close()
+    (events,) = run.path.glob("events.out.*")
+    assert events.read_bytes().count(b"caf\\udce9") == 2
 
 
 def test_history_has_a_line_for_each_record(run):
