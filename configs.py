@@ -69,10 +69,7 @@ class Config:
             raise ValueError("clipping each element asks for no norm, with repeats apart or not; use summed")
         if 0 < self.explosion < 1:
             raise ValueError("explosion would stop at the first loss; leave it at 0, or make it 1 or more")
-        if self.two_biases and "recurrent_bias" in CELLS[self.cell].others:
-            raise ValueError(f"two_biases: {self.cell} has two a gate anyway; leave it at False")
-        if self.forget_bias and CELLS[self.cell].forget_gate is None:
-            raise ValueError(f"forget_bias: {self.cell} has no forget gate; leave it at 0")
+        CELLS[self.cell].check(self.two_biases, self.forget_bias)
 
     @property
     def fractions(self):

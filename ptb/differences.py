@@ -11,7 +11,7 @@ EPSILON = 1e-4
 def relative_errors(model, objective, inputs, targets):
     """Returns the largest relative error of the gradient in each variable of a float64 model, by name.
 
-    `inputs` and `targets` are int32 `[batch, num_steps]`; weights and state are random, the same each time. An error is
+    `inputs` and `targets` are int32 `[batch, steps]`, a window; weights and state are random, the same each time. An error is
     relative to the derivative, or to a hundredth of the variable's largest where it is smaller than that: differences of nearly
     equal costs say nothing about derivatives that are next to nothing.
     """

@@ -15,7 +15,7 @@ class Recurrent(keras.layers.Layer):
     `cell` names one of `ptb.cells.CELLS`, `rnn_mode` the function of `ptb.kernels` that takes it through time. The weights of
     "lstm" have the names, shapes and gate order of `keras.layers.LSTM` (`kernel [input, 4 units]`, `recurrent_kernel [units,
     4 units]`, `bias [4 units]`; i, f, g, o), so that `get_weights` of one is `set_weights` of the other. With `two_biases` a
-    `recurrent_bias [4 units]` is added to the bias, and both start as the kernel does.
+    `recurrent_bias` of the same shape is added to the bias, and both start as the kernel does.
     """
 
     def __init__(
@@ -33,6 +33,7 @@ class Recurrent(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
         self.units = units
         self.cell = CELLS[cell]
+        self.cell.check(two_biases, forget_bias)
         self.initializer = initializer
         self.recurrent_initializer = recurrent_initializer or initializer
         self.two_biases = two_biases
@@ -91,7 +92,8 @@ class LanguageModel(keras.Model):
     one-hot vectors: the rows of its kernel are their embedding.
 
     `cell` is one of `ptb.cells.CELLS` and `rnn_mode` "basic", "fused" or "cudnn", see `ptb.kernels`; ValueError where the cell
-    has no such kernel. `product_dtype` is that of matrix products, "bfloat16" or, by default, `dtype`.
+    has no such kernel, or no use for `two_biases` or `forget_bias`. `product_dtype` is that of matrix products, "bfloat16" or,
+    by default, `dtype`.
     """
 
     def __init__(

@@ -62,10 +62,11 @@ OPTIMIZERS = {  # beside plain SGD; named, or Keras would number it, and its var
 def make_train_step(model, clip, optimizer=None, objective=PAPER):
     """Returns the compiled `train_step(inputs, targets, state, sums, learning_rate, dropout_seed) -> (state, sums)`.
 
-    `inputs` and `targets` are int32 `[batch, num_steps]`. By default the loss is summed over time and averaged over the batch,
-    so its gradient is `num_steps` times that of the mean per token, which the published learning rates assume. `dropout_seed`
-    is int32 `[2]`, the run's seed and the number of the step. It and `learning_rate`, a scalar, are to be arrays or tensors:
-    for each new Python number TensorFlow would trace the step anew. Without an `optimizer` of Keras's the update is plain SGD.
+    `inputs` and `targets` are int32 `[batch, steps]`, a window. By default the loss is summed over time and averaged over the
+    batch, so its gradient is as many times that of the mean per token as the window has steps, which the published learning
+    rates assume. `dropout_seed` is int32 `[2]`, the run's seed and the number of the step. It and `learning_rate`, a scalar,
+    are to be arrays or tensors: for each new Python number TensorFlow would trace the step anew. Without an `optimizer` of
+    Keras's the update is plain SGD.
     Called in the scope of a `tf.distribute.Strategy`, it makes the step that shares its rows among the strategy's replicas.
 
     The gradient of the embedding comes as one row for each input word. `clip.repeats="summed"` adds the rows of a repeated

@@ -104,11 +104,20 @@ def test_peepholes_of_i_and_f_see_the_cell_before_and_that_of_o_the_cell_after(i
     assert np.array_equal(*outputs) == (sees == "old")
 
 
-@pytest.mark.parametrize(("cell", "bias"), [("lstm", [0, 0.7, 0, 0]), ("peephole_lstm", [0, 0.7, 0, 0]), ("gru", [0, 0, 0])])
-def test_the_forget_bias_is_added_where_there_is_a_forget_gate(cell, bias):
+@pytest.mark.parametrize("cell", ["lstm", "peephole_lstm"])
+def test_the_forget_bias_is_added_to_the_forget_gate(cell):
     layer = Recurrent(UNITS, cell=cell, initializer="zeros", forget_bias=0.7)
     layer.build((None, None, INPUT))
-    np.testing.assert_array_equal(layer.bias, np.repeat(np.float32(bias), UNITS))
+    np.testing.assert_array_equal(layer.bias, np.repeat(np.float32([0, 0.7, 0, 0]), UNITS))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"forget_bias": 0.7}, "gru has no forget gate"), ({"two_biases": True}, "gru has two a gate anyway")],
+)
+def test_options_that_a_cell_has_no_use_for_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        LanguageModel(9, UNITS, 1, cell="gru", **options)
 
 
 def test_orthogonal_recurrence_makes_each_gates_matrix_orthogonal():
