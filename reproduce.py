@@ -240,18 +240,20 @@ def others_table(results):
 def choices_table(results):
     """Yields the lines of the table of what each choice changes of its base, the published model that its name begins with.
 
-    The changes are means over the seeds that both were run with, in the same precision unless that is the choice.
+    The changes are means over the seeds that both were run with, in the same precision unless that is the choice: against the
+    base's own row, and against its rows in other precisions.
     """
     yield "| choice | against, with the same seeds | train | valid | test | seeds |"
     yield "|---|---|---|---|---|---|"
     for base in PUBLISHED_MODELS:
-        standard = {record["seed"]: record for record in results_of(results, base)}
-        reduced = [row_of(base, precision) for precision in devices.PRECISIONS[1:]]
-        for row in reduced + [model for model in OTHERS if model.startswith(f"{base}_")]:
+        bases = [row_of(base, precision) for precision in devices.PRECISIONS]
+        choices = [model for model in OTHERS if model.startswith(f"{base}_")]
+        for row, against in [*((row, base) for row in bases[1:]), *itertools.product(choices, bases)]:
+            standard = {record["seed"]: record for record in results_of(results, against)}
             pairs = [(record, standard[record["seed"]]) for record in results_of(results, row) if record["seed"] in standard]
-            pairs = [pair for pair in pairs if (pair[0]["precision"] != pair[1]["precision"]) == (row in reduced)]
+            pairs = [pair for pair in pairs if (pair[0]["precision"] == pair[1]["precision"]) == (row in choices)]
             if pairs:
-                yield f"| `{row}` | `{base}` | {' | '.join(mean_changes(pairs))} | {len(pairs)} |"
+                yield f"| `{row}` | `{against}` | {' | '.join(mean_changes(pairs))} | {len(pairs)} |"
 
 
 def mean_changes(pairs):

@@ -96,7 +96,13 @@ def test_a_choice_is_held_against_what_was_run_in_the_same_precision(tmp_path):
     record(tmp_path, "small-2", 122.0, 116.0, 0.5)
     record(tmp_path, "small_sampled-1", 150.0, 149.0, 0.5, precision="bfloat16")
     record(tmp_path, "small_sampled-2", 125.0, 120.0, 0.5, train=2.0)
-    assert list(reproduce.choices_table(tmp_path))[2:] == ["| `small_sampled` | `small` | +1.00 | +3.00 | +4.00 | 1 |"]
+    record(tmp_path, "small_bfloat16-1", 140.0, 139.5, 0.5, precision="bfloat16")
+    record(tmp_path, "small_bfloat16-2", 121.0, 116.5, 0.5, precision="bfloat16")
+    assert list(reproduce.choices_table(tmp_path))[2:] == [
+        "| `small_bfloat16` | `small` | +0.00 | +9.50 | +12.50 | 2 |",
+        "| `small_sampled` | `small` | +1.00 | +3.00 | +4.00 | 1 |",
+        "| `small_sampled` | `small_bfloat16` | +0.00 | +10.00 | +9.50 | 1 |",
+    ]
 
 
 @pytest.mark.parametrize("name", ["gru-1/result.json", "small-average.jsonl"])
