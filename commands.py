@@ -13,7 +13,8 @@ from ptb.run import RunError
 from ptb.signals import silence
 from reader import DataError
 
-FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or one's share of it
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, one's share of it, or a file that may grow no further
+PATHS = ("data_path", "save_path", "per_token", "runs")  # flags, which a variable of the shell that is not set leaves empty
 
 flags.DEFINE_bool("debug", False, "Show the whole traceback of an error.")
 
@@ -29,6 +30,9 @@ def run(main, define_flags, takes_runs=False):
         try:
             if len(argv) > 1 and not takes_runs:
                 raise flags.Error(f"unexpected argument {argv[1]!r}: flags begin with --, see --helpshort")
+            for name in PATHS:
+                if name in flags.FLAGS and flags.FLAGS[name].value == "":
+                    raise flags.Error(f"--{name}: is empty; name a file or a folder, or leave the flag out")
             code = main(argv)
             if sys.stdout:
                 sys.stdout.flush()
@@ -52,7 +56,8 @@ def run(main, define_flags, takes_runs=False):
             return _fail("interrupted", 128 + signal.SIGINT)
 
     define_flags()
-    absl.logging.get_absl_handler().setFormatter(logging.Formatter(f"{sys.argv[0]}: %(message)s"))  # as _fail's, and no more
+    name = sys.argv[0].replace("%", "%%")
+    absl.logging.get_absl_handler().setFormatter(logging.Formatter(f"{name}: %(message)s"))  # as _fail's, and no more
     if sys.stdout:  # a terminal that cannot show a word is no reason to stop
         sys.stdout.reconfigure(errors="backslashreplace")
     app.run(guarded, flags_parser=_parse)
@@ -68,10 +73,10 @@ def refuse(why, *names):
 def _parse(argv):
     try:
         return flags.FLAGS([argv[0], "--helpshort"] if argv[1:] == ["-h"] else argv)
-    except flags.Error as error:
+    except (flags.Error, ValueError) as error:  # ValueError: of absl's own flags
         sys.exit(_fail(error, 2))
 
 
 def _fail(error, code):
-    print(f"{sys.argv[0]}: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"{sys.argv[0]}: {' '.join(map(str.strip, str(error).splitlines()))}", file=sys.stderr)
     return code

@@ -101,7 +101,7 @@ def _fetch(name: str, checksum: str, mirrors: Sequence[str], timeout: float) -> 
         try:
             with urllib.request.urlopen(url, timeout=timeout) as response:
                 content = response.read()
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: a proxy that is no URL
             reason = error
         else:
             if _checksum(content) == checksum:

@@ -8,6 +8,7 @@ error for each variable; one over 1e-5 is a failure, exit code 1.
 """
 
 import dataclasses
+import signal
 
 import numpy as np
 from absl import flags
@@ -32,6 +33,7 @@ def define_flags():
 
 
 def main(_):
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # whoever has read enough closes the pipe
     errors = check(CONFIGS[FLAGS.model], FLAGS.rnn_mode)
     for name, error in errors.items():
         print(f"{error:.1e}  {name}")

@@ -91,7 +91,7 @@ def _archive(path: str) -> dict[str, list[str]]:
 
 def _members(archive: tarfile.TarFile, path: str) -> dict[str, bytes]:
     """Train, valid and test, by member: those of the first folder in the archive that holds all three."""
-    folders = defaultdict(dict)
+    folders, room = defaultdict(dict), len(SPLITS) * MAX_MEMBER_BYTES
     for member in islice(archive, MAX_MEMBERS):
         folder, name = posixpath.split(member.name)
         if not any(name in splits for splits in FILE_NAMES):
@@ -103,6 +103,9 @@ def _members(archive: tarfile.TarFile, path: str) -> dict[str, bytes]:
         if member.size > MAX_MEMBER_BYTES:
             raise DataError(f"{path}: {name} has over {MAX_MEMBER_BYTES:,} bytes; unpack it and pass the folder")
         folders[folder][name] = archive.extractfile(member).read()
+        room -= len(folders[folder][name])
+        if room < 0:
+            raise DataError(f"{path}: has too many texts, but no folder with all three so far; unpack it and pass the folder")
         for names in FILE_NAMES:
             if folders[folder].keys() >= set(names):
                 return {f"{path}:{name}": folders[folder][name] for name in names}
@@ -116,8 +119,9 @@ class _BoundedGzip(gzip.GzipFile):
     def read(self, size=-1):
         if not 0 <= size <= MAX_MEMBER_BYTES:
             raise DataError(f"{self.name}: has a header of over {MAX_MEMBER_BYTES:,} bytes; pass a folder instead")
-        self._check_position(self.tell() + size)
-        return super().read(size)
+        data = super().read(size)
+        self._check_position(self.tell())
+        return data
 
     def seek(self, offset, whence=io.SEEK_SET):
         self._check_position(offset)
@@ -138,8 +142,9 @@ def read_file(path: str) -> list[str]:
 def opened(path: str | os.PathLike) -> Iterator[BinaryIO]:
     try:
         file = open(path, "rb")  # noqa: SIM115 -- what goes wrong within the `with` is not to be taken for this
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
+    except (OSError, ValueError) as error:  # ValueError: no path has such characters
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be read ({reason}); check the path and its permissions") from None
     with file:
         yield file
 

@@ -33,6 +33,8 @@ class Trained:
         has made may be passed as `into`: it gets the weights, and what was compiled for it still serves.
         """
         checkpoint = self.run.load_checkpoint()
+        if checkpoint is None:
+            raise RunError(f"{self.run.path}: its checkpoints have gone since it was opened; restore them from a copy")
         check_sizes(checkpoint, self.config, self.vocabulary, self.run)
         model = self._make_model(rnn_mode, precision) if into is None else into
         weights = checkpoint._replace(arrays=best_weights(checkpoint) or checkpoint.arrays)

@@ -216,7 +216,7 @@ def log_probability(sentence: str) -> float:
                 break
             total += math.log(rule.probability)
             stack.extend(reversed(rule.symbols))
-        if symbol != word:
+        if symbol in GRAMMAR or symbol != word:
             raise ValueError(f"not in the grammar: {word or 'the end'!r} as word {position} of {sentence!r}")
     return total
 

@@ -26,6 +26,10 @@ USAGE = [
     (("train.py", "--precision=float8"), "--precision=float8"),
     (("train.py", "--on_nonfinite=ignore"), "--on_nonfinite=ignore"),
     (("train.py", "small"), "unexpected argument 'small'"),
+    (("train.py", "--data_path="), "--data_path: is empty"),
+    (("train.py", "--save_path="), "--save_path: is empty"),
+    (("evaluate.py", "run", "--data_path="), "--data_path: is empty"),
+    (("train.py", "--stderrthreshold=loud"), "--stderrthreshold"),
     (("train.py", "--distribute=everywhere"), "--distribute=everywhere"),
     (("train.py", "--distribute=multi_worker", "--on_nonfinite=rewind"), "--on_nonfinite=rewind"),
     (("evaluate.py",), "which run?"),
@@ -106,6 +110,7 @@ def test_an_archive_to_train_on(folder_to_spoil):
 
 OTHER_CASES = {
     "no text": ((*EVALUATE, "--data_path=nowhere"), "nowhere: cannot be read (No such file or directory)"),
+    "no text of a name with two spaces": ((*EVALUATE, "--data_path=no  where"), "no  where: cannot be read"),
     "another text than PTB": (("reproduce.py", "--model=small", "--data_path=data"), "--data_path=data: is not PTB"),
     "home of nobody": ((*EVALUATE, "--data_path=~nosuchuser/text.txt"), "~nosuchuser/text.txt: cannot be read"),
     "run of nobody": (("evaluate.py", "~nosuchuser/run"), "~nosuchuser/run: holds no run"),

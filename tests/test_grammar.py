@@ -213,6 +213,8 @@ def test_quotes_and_marks_match_in_every_sentence(text):
         ("at sea the captain snores . .", "'.' as word 7"),
         ("at sea the captain snores . <eos>", "'<eos>' as word 7"),
         ("", "'the end' as word 1"),
+        ("Sentence", "'Sentence' as word 1"),
+        ("at sea how Adverb the captain snores !", "'Adverb' as word 4"),
     ],
 )
 def test_what_the_grammar_does_not_derive_is_an_error(sentence, wrong):

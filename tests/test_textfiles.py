@@ -1,5 +1,6 @@
 """textfiles.py against files, folders and archives that are not what they seem."""
 
+import contextlib
 import gzip
 import os
 import tarfile
@@ -41,6 +42,7 @@ def test_bad_text(tmp_path, files, fragments):
 @pytest.mark.parametrize(
     ("files", "path", "fragment"),
     [
+        (FILES, "no\0path", "cannot be read (embedded null byte)"),
         (FILES, "absent", "absent: cannot be read (No such file or directory)"),
         (FILES, "absent.tgz", "absent.tgz: is neither a folder nor a readable simple-examples.tgz (No such file or directory)"),
         (FILES, "ptb.train.txt", "ptb.train.txt: has too few lines to be cut into train, valid, test"),
@@ -75,6 +77,10 @@ BAD_ARCHIVES = {
     "large text": (tgz(tar_member("ptb.train.txt", size=textfiles.MAX_MEMBER_BYTES + 1)), "has over 67,108,864 bytes"),
     "long way": (tgz(*[tar_member("x", size=textfiles.MAX_ARCHIVE_BYTES)] * 2), "unpacks to over 536,870,912 bytes"),
     "size below zero": (tgz(tar_member("x", size=-(1 << 80)), tar_member("y")), "is damaged or unpacks to over"),
+    "size a little below zero": (
+        tgz(tar_member("a", "b" * 600), tar_member("train.txt", size=-513), *members_of(FILES)),
+        "does not hold ptb.train.txt",
+    ),
     "size beyond all": (tgz(tar_member("x", size=1 << 80), tar_member("y")), "unpacks to over 536,870,912 bytes"),
     "sparse as no number": (
         tgz(tar_member("x", "22 GNU.sparse.map=abc\n", type=tarfile.XHDTYPE), tar_member("x")),
@@ -93,6 +99,23 @@ def test_bad_archives(tmp_path, monkeypatch, content, fragment):
         reader.read_corpus(path)
     assert_data_error(error, str(path), fragment)
     assert os.listdir(tmp_path) == ["simple-examples.tgz"]
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_an_archive_may_be_as_large_as_the_bound(tmp_path, monkeypatch, missing):
+    monkeypatch.setattr(textfiles, "MAX_ARCHIVE_BYTES", len(gzip.decompress(GOOD)) - missing)
+    (tmp_path / "bound.tgz").write_bytes(GOOD)
+    with pytest.raises(DataError, match="unpacks to over") if missing else contextlib.nullcontext():
+        reader.read_corpus(tmp_path / "bound.tgz")
+
+
+def test_texts_of_many_folders_are_not_all_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(textfiles, "MAX_MEMBER_BYTES", 1 << 20)
+    members = [tar_member(f"{number}/train.txt", bytes(1 << 20)) for number in range(3)]
+    for count in (2, 3):
+        (tmp_path / "many.tgz").write_bytes(tgz(*members[:count], *members_of(FILES)))
+        with pytest.raises(DataError, match="has too many texts") if count == 3 else contextlib.nullcontext():
+            reader.read_corpus(tmp_path / "many.tgz")
 
 
 @pytest.mark.parametrize(

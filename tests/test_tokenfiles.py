@@ -115,6 +115,18 @@ def test_a_text_is_read_once_and_again_when_it_has_changed(folder):
     assert len(corpora.load_corpus(str(folder)).train) > len(first)
 
 
+def test_words_and_characters_of_one_vocabulary_do_not_meet(folder):
+    vocabulary = reader.Vocabulary(("a", "b", "ab", reader.EOS))
+    (folder / "text.txt").write_text("ab\n")
+    for level, ids in (("word", [2, 3]), ("char", [0, 1, 3])):
+        assert tokenfiles.read_ids(folder / "text.txt", vocabulary, level)[1].tolist() == ids
+
+
+def test_a_vocabulary_without_eos_is_refused(folder):
+    with pytest.raises(reader.DataError, match=r"valid.txt: the vocabulary to read with has no <eos>"):
+        tokenfiles.read_ids(folder / "valid.txt", reader.Vocabulary(("the", reader.UNK)))
+
+
 @pytest.mark.parametrize("ending", ["ids", "words", "word.json"])
 @pytest.mark.parametrize("damage", [lambda data: data[:-4], lambda data: data[:8] + b"Z" + data[9:], lambda data: b""])
 def test_damaged_files_are_made_again(folder, ending, damage):

@@ -101,6 +101,15 @@ def test_run_folders_to_open(folder_to_spoil, case, caplog):
     assert contents(folder_to_spoil) == before
 
 
+def test_a_run_whose_checkpoints_go_after_it_was_opened(folder_to_spoil):
+    run = Trained(folder_to_spoil / "run")
+    checkpoint_files = list((folder_to_spoil / "run").glob("*.npz"))
+    for path in checkpoint_files:
+        path.unlink()
+    with pytest.raises(RunError, match="its checkpoints have gone"):
+        run.load_model()
+
+
 @pytest.mark.parametrize(
     ("command", "case"), [(EVALUATE, "checkpoints cut off"), (GENERATE, "vocabulary cut off"), (GENERATE, "newer config")]
 )
