@@ -212,6 +212,7 @@ SMALL_LUA_DECAY = dataclasses.replace(SMALL, decay_convention="lua")
 SMALL_REPEATS_APART = dataclasses.replace(SMALL, norm_of_repeats="apart")
 SMALL_LUA_DECAY_REPEATS_APART = dataclasses.replace(SMALL_LUA_DECAY, norm_of_repeats="apart")
 SMALL_TWO_BIASES = dataclasses.replace(SMALL, two_biases=True)
+SMALL_LUA_DECAY_TWO_BIASES = dataclasses.replace(SMALL_LUA_DECAY, two_biases=True)
 MEDIUM_TUTORIAL_DECAY = dataclasses.replace(MEDIUM, lr_decay=0.8)
 MEDIUM_TWO_BIASES = dataclasses.replace(MEDIUM, two_biases=True)
 LARGE_TWO_BIASES = dataclasses.replace(LARGE, two_biases=True)
@@ -283,6 +284,7 @@ CONFIGS = {
     "small_repeats_apart": SMALL_REPEATS_APART,
     "small_lua_decay_repeats_apart": SMALL_LUA_DECAY_REPEATS_APART,
     "small_two_biases": SMALL_TWO_BIASES,
+    "small_lua_decay_two_biases": SMALL_LUA_DECAY_TWO_BIASES,
     "medium_tutorial_decay": MEDIUM_TUTORIAL_DECAY,
     "medium_two_biases": MEDIUM_TWO_BIASES,
     "large_two_biases": LARGE_TWO_BIASES,

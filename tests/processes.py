@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pathlib
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -71,6 +72,7 @@ def _run(script, arguments, folder, cwd, before):
     sys.stdin = open(0, closefd=False)  # noqa: SIM115 -- multiprocessing has put the null device there
     sys.argv = [script, *arguments]
     os.chdir(cwd)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # even of tests in the background, where shells ignore it
     if before:
         before()
     runpy.run_path(str(ROOT / script), run_name="__main__")
