@@ -215,6 +215,7 @@ SMALL_TWO_BIASES = dataclasses.replace(SMALL, two_biases=True)
 SMALL_LUA_DECAY_TWO_BIASES = dataclasses.replace(SMALL_LUA_DECAY, two_biases=True)
 MEDIUM_TUTORIAL_DECAY = dataclasses.replace(MEDIUM, lr_decay=0.8)
 MEDIUM_TWO_BIASES = dataclasses.replace(MEDIUM, two_biases=True)
+MEDIUM_LUA_DECAY_TWO_BIASES = dataclasses.replace(MEDIUM_TWO_BIASES, decay_convention="lua")
 LARGE_TWO_BIASES = dataclasses.replace(LARGE, two_biases=True)
 
 # What an estimate of the softmax costs.
@@ -287,6 +288,7 @@ CONFIGS = {
     "small_lua_decay_two_biases": SMALL_LUA_DECAY_TWO_BIASES,
     "medium_tutorial_decay": MEDIUM_TUTORIAL_DECAY,
     "medium_two_biases": MEDIUM_TWO_BIASES,
+    "medium_lua_decay_two_biases": MEDIUM_LUA_DECAY_TWO_BIASES,
     "large_two_biases": LARGE_TWO_BIASES,
     "small_sampled": SMALL_SAMPLED,
     "lstm150": LSTM150,
