@@ -30,6 +30,8 @@ def run(main, define_flags, takes_runs=False):
         try:
             if len(argv) > 1 and not takes_runs:
                 raise flags.Error(f"unexpected argument {argv[1]!r}: flags begin with --, see --helpshort")
+            if "" in argv[1:]:
+                raise flags.Error("the name of a run is empty; name its folder, for example: runs/small-1")
             for name in PATHS:
                 if name in flags.FLAGS and flags.FLAGS[name].value == "":
                     raise flags.Error(f"--{name}: is empty; name a file or a folder, or leave the flag out")
@@ -42,11 +44,11 @@ def run(main, define_flags, takes_runs=False):
         except (DataError, RunError, DeviceError, OSError) as error:
             if flags.FLAGS.debug:
                 raise
-            if isinstance(error, OSError) and error.filename:
-                error = f"{error.filename}: {error.strerror}; check the path and its permissions"
-            elif isinstance(error, OSError) and error.errno in FULL:  # of files without a name there is only one
-                error = f"standard output: {error.strerror}; make room where it goes"
-                silence(sys.stdout)
+            if isinstance(error, OSError) and (error.filename or error.errno in FULL):
+                cure = "make room there" if error.errno in FULL else "check the path and its permissions"
+                if not error.filename:  # of files without a name there is only one
+                    silence(sys.stdout)
+                error = f"{error.filename or 'standard output'}: {error.strerror}; {cure}"
             return _fail(error, 1)
         except OUT_OF_MEMORY:
             if flags.FLAGS.debug:

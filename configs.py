@@ -29,7 +29,7 @@ class Config:
     batch_size: int
     decay_convention: str = "tutorial"  # or "lua": see learning_rate_of
     norm_of_repeats: str = "summed"  # or "apart": see ptb.training
-    two_biases: bool = False  # a gate, both uniform, as the paper's own code has them; or one, zero
+    two_biases: bool = False  # per gate, both uniform, as the paper's own code has them; or one, zero
     # What follows is off by default: the paper has none of it.
     cell: str = "lstm"  # see ptb.cells
     forget_bias: float = 0.0
@@ -207,7 +207,7 @@ TEST = Config(
 # For the built-in corpus (--data_path=demo), whose perplexity cannot fall below a floor that is known exactly.
 DEMO = dataclasses.replace(SMALL, num_layers=1, hidden_size=128, keep_prob=0.9, full_rate_epochs=2, num_epochs=5, lr_decay=0.35)
 
-# What the choices are worth on which reproductions differ (README, "Where the originals differ").
+# Choices on which the originals differ: docs/results.md says what each is worth.
 SMALL_LUA_DECAY = dataclasses.replace(SMALL, decay_convention="lua")
 SMALL_REPEATS_APART = dataclasses.replace(SMALL, norm_of_repeats="apart")
 SMALL_LUA_DECAY_REPEATS_APART = dataclasses.replace(SMALL_LUA_DECAY, norm_of_repeats="apart")

@@ -1,6 +1,6 @@
 """Scores trained runs: one by one, or the average of their probabilities, on valid, test or any text.
 
-python evaluate.py runs/small-1                                  # valid and test at batch 1, every word
+python evaluate.py runs/small-1                                  # valid and test at batch 1, every prediction
 python evaluate.py runs/small-1 runs/small-2 --average           # the mean of their probabilities, as in the paper
 python evaluate.py runs/small-1 --data_path=other/corpus         # another corpus, in the run's own vocabulary
 echo "the company said it will" | python evaluate.py runs/small-1 --stdin --words
@@ -36,7 +36,10 @@ PER_TOKEN = ("split", "word", "log_probability", "rank")  # nats, and 1 where th
 
 def define_flags():
     flags.DEFINE_string(
-        "data_path", None, "Text to score, as for train.py, or one text file; by default what the run was trained on."
+        "data_path",
+        None,
+        "Text to score, as for train.py, or one text file; by default what the run was trained on. "
+        "All of its words but the first are predicted.",
     )
     flags.DEFINE_multi_enum(
         "split",
@@ -46,10 +49,10 @@ def define_flags():
     )
     flags.DEFINE_bool("average", False, "Score the mean of the runs' probabilities: of the first, of the first two, … of all.")
     flags.DEFINE_string(
-        "per_token", None, "Also write split, word, log probability and rank of every word that is scored to this CSV file."
+        "per_token", None, "Also write split, word, log probability and rank of every word that is predicted to this CSV file."
     )
     flags.DEFINE_bool("stdin", False, "Score the sentences on standard input, one a line.")
-    flags.DEFINE_bool("carry_state", False, "With --stdin: score them as one text, not each from a fresh state.")
+    flags.DEFINE_bool("carry_state", False, "With --stdin: carry the state from line to line, as in one text.")
     flags.DEFINE_bool("words", False, "With --stdin: show the log probability of each word.")
     flags.DEFINE_bool("json", False, "Print JSON, one record a line, rather than a table.")
     flags.DEFINE_enum("rnn_mode", "auto", devices.RNN_MODES, "Which kernel takes the cell through time: see ptb/kernels.py.")

@@ -33,7 +33,7 @@ def define_flags():
     flags.DEFINE_enum("sample", "multinomial", ["multinomial", "argmax"], "Draw each word, or take the likeliest.")
     flags.DEFINE_float("temperature", 1, "What logits are divided by: below 1 favours likely words, above 1 unlikely ones.")
     flags.DEFINE_integer("top_k", None, "Draw from this many of the likeliest words only.", lower_bound=1)
-    flags.DEFINE_float("top_p", 1, "Draw from the fewest likeliest words that have this probability together (nucleus).")
+    flags.DEFINE_float("top_p", 1, "Draw from the smallest set of likeliest words whose probabilities reach this (nucleus).")
     flags.DEFINE_bool("avoid_unk", False, f"Never write {reader.UNK}.")
     flags.DEFINE_integer(
         "top", None, "Write no text, but this many of the likeliest next words, with probabilities.", lower_bound=1
@@ -86,10 +86,13 @@ def encode_prompt(vocabulary, level):
     *words, _ = reader.tokenize(FLAGS.prompt.split("\n"), level, framed=False)  # but for the last <eos>: its sentence goes on
     unknown = dict.fromkeys(word for word in words if word not in vocabulary.ids)
     named = ", ".join(map(repr, unknown))
+    tokens = reader.TOKENS[level]
     if unknown and set(words) <= {*unknown, reader.EOS}:
-        raise reader.DataError(f"--prompt: none of its words is in the vocabulary ({named}); use words of the training text")
+        raise reader.DataError(
+            f"--prompt: the vocabulary has none of its {tokens} ({named}); use {tokens} of the training text"
+        )
     if unknown and reader.UNK not in vocabulary.ids:
-        raise reader.DataError(f"--prompt: the vocabulary lacks {named} and has no {reader.UNK} for it; use other words")
+        raise reader.DataError(f"--prompt: the vocabulary lacks {named} and has no {reader.UNK} for it; use other {tokens}")
     if unknown:
         logger.warning("--prompt: not in the vocabulary, read as %s: %s", reader.UNK, named)
     return vocabulary.encode(words).tolist()

@@ -24,6 +24,7 @@ from textfiles import SPLITS, DataError, is_one_text, iterate_lines, opened, rea
 
 EOS = "<eos>"
 UNK = "<unk>"
+TOKENS = {"word": "words", "char": "characters"}  # of each level
 
 logger = getLogger(__name__)
 
@@ -284,7 +285,7 @@ def _encode(texts: Mapping[str, Sequence[str]], vocabulary: Vocabulary, level: s
         if first and UNK not in ids:
             places = ", ".join(f"{reprlib.repr(word)} in line {number}" for word, number in first)
             raise DataError(
-                f"{name}: has {level}s that the vocabulary lacks ({places}) and the vocabulary has no {UNK} for them; "
+                f"{name}: has {TOKENS[level]} that the vocabulary lacks ({places}) and the vocabulary has no {UNK} for them; "
                 f"{cure_of_unknown(level)}"
             )
         if first:
@@ -292,5 +293,5 @@ def _encode(texts: Mapping[str, Sequence[str]], vocabulary: Vocabulary, level: s
     if unknown_counts:
         counts = ", ".join(f"{count:,} in {name}" for name, count in unknown_counts.items())
         total = sum(unknown_counts.values())
-        logger.warning("%ss outside the vocabulary, read as %s: %s (%s)", level, UNK, f"{total:,}", counts)
+        logger.warning("%s outside the vocabulary, read as %s: %s (%s)", TOKENS[level], UNK, f"{total:,}", counts)
     return [vocabulary.encode(tokenize(lines, level)) for lines in texts.values()]

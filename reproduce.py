@@ -1,4 +1,4 @@
-"""Reproduces the rows of Zaremba et al. (2014), Table 1: trains what a row needs, and makes the README's tables of the records.
+"""Reproduces the rows of Zaremba et al. (2014), Table 1: trains what a row needs, and makes the tables of the records.
 
     python reproduce.py --model=small --seeds=10       # trains the seeds not done yet, averages them, rewrites the tables
     python reproduce.py --model=gru                    # the same for any other configuration
@@ -8,12 +8,15 @@
 A run's records (no weights) go from runs/ into results/, also when it is stopped; a row whose runs are not done says "not run".
 """
 
+import contextlib
+import fcntl
 import itertools
 import json
 import math
 import os
 import pathlib
 import re
+import shutil
 import signal
 import statistics
 import subprocess
@@ -34,7 +37,7 @@ FLAGS = flags.FLAGS
 
 ROOT = pathlib.Path(__file__).parent
 RESULTS = ROOT / "results"
-README = ROOT / "README.md"
+PAGES = {"README.md": {"published"}, "docs/results.md": {"others", "choices"}}  # and their tables
 RECORDS = ("config.json", "history.jsonl", "result.json")
 TABLE = re.compile(r"(<!-- (\w+): made by reproduce.py -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 
@@ -70,7 +73,12 @@ OTHERS = [model for model in CONFIGS if model in TABLED - set(PUBLISHED_MODELS)]
 def define_flags():
     flags.DEFINE_enum("model", None, list(CONFIGS), "Whose rows to reproduce.")
     flags.DEFINE_integer("seeds", 1, "How many runs, with the seeds from 1 on.", lower_bound=1)
-    flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "As for train.py; rows of their own, unless it is auto.")
+    flags.DEFINE_enum(
+        "precision",
+        "auto",
+        devices.PRECISIONS,
+        "As for train.py; any but auto has a row of its own, named <model>_<precision>.",
+    )
     flags.DEFINE_string("data_path", None, "As for train.py.")
     flags.DEFINE_string("runs", "runs", "Folder for the runs themselves, which hold the weights.")
 
@@ -85,7 +93,7 @@ def main(_):
 
 
 def check_text():
-    """Raises DataError where a run for the README's tables, which are of PTB, would be on another text."""
+    """Raises DataError where a run for the tables, which are of PTB, would be on another text."""
     if FLAGS.model in TABLED and corpora.load_corpus(FLAGS.data_path).fingerprint() != corpora.PTB_FINGERPRINT:
         raise DataError(f"--data_path={FLAGS.data_path}: is not PTB, whose rows these are; train on other texts with train.py")
 
@@ -119,15 +127,32 @@ def train(row, seed):
     return path
 
 
+@contextlib.contextmanager
+def alone():
+    """Keeps other processes of this program, which may make other rows, from writing records and tables meanwhile."""
+    with open(__file__) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@alone()
 def keep(row, seed, path):
-    """Copies a run's records to those of its row; of an unfinished one only where they begin with what is recorded."""
+    """Copies a run's records to those of its row; of an unfinished one only where they begin with what is recorded.
+
+    Where they replace those of another run that was finished, the row is of other runs from now on: its averages go, and so do
+    the records of runs that are not beside this one.
+    """
     kept = RESULTS / f"{row}-{seed}"
     records, known = ({name: (at / name).read_bytes() for name in RECORDS if (at / name).exists()} for at in (path, kept))
     history = records.get("history.jsonl", b"")
     if "result.json" not in records and not (history and history.startswith(known.get("history.jsonl", b""))):
         return
     if "result.json" in known and records.get("result.json") not in (None, known["result.json"]):
-        average_of(RESULTS, row).unlink(missing_ok=True)  # in which the run had part whose records these replace
+        average_of(RESULTS, row).unlink(missing_ok=True)
+        for other in RESULTS.glob(f"{row}-[0-9]*"):
+            if not (path.parent / other.name).exists():
+                say(f"{other.name}: its records were of another run than those here, and are gone")
+                shutil.rmtree(other)
     kept.mkdir(parents=True, exist_ok=True)
     for name, content in records.items():
         write_atomically(kept / name, content)
@@ -137,11 +162,12 @@ def average(row, paths):
     """Scores the mean of the probabilities of the first run, of the first two, … of all, and keeps the record."""
     splits = "--split=valid", "--split=test"  # of one text too, which would be scored whole
     output = run_command("evaluate.py", *paths, "--average", "--json", *splits, *data_flag(), capture_output=True)
-    path = average_of(RESULTS, row)
     made = [json.loads(line) for line in output.splitlines()]
     scored = {record["run"] for record in made}
-    kept = [record for record in read_records(path) if record["run"] not in scored]  # of more runs
-    write_atomically(path, "".join(json.dumps(record) + "\n" for record in made + kept).encode())
+    path = average_of(RESULTS, row)
+    with alone():
+        kept = [record for record in read_records(path) if record["run"] not in scored]  # of more runs
+        write_atomically(path, "".join(json.dumps(record) + "\n" for record in made + kept).encode())
 
 
 def average_of(results, row):
@@ -177,17 +203,20 @@ def data_flag():
     return [f"--data_path={FLAGS.data_path}"] if FLAGS.data_path else []
 
 
+@alone()
 def rewrite_tables():
-    write_atomically(README, with_tables(README.read_text(encoding="utf-8"), RESULTS).encode())
-    say(f"{README.name}: tables rewritten")
+    for page in PAGES:
+        write_atomically(ROOT / page, with_tables(page, RESULTS).encode())
+        say(f"{page}: tables rewritten")
 
 
-def with_tables(readme, results):
-    """Returns the README's text with its tables made anew from the records in the folder `results`."""
+def with_tables(page, results, root=ROOT):
+    """Returns the text of one of PAGES, below `root`, with its tables made anew from the records in the folder `results`."""
     tables = {"published": published_table, "others": others_table, "choices": choices_table}
-    if {match[2] for match in TABLE.finditer(readme)} != tables.keys():
-        raise OSError(f"{README.name}: has no place for a table; each stands between two comments, see reproduce.py")
-    return TABLE.sub(lambda match: match[1] + "\n".join(tables[match[2]](results)) + "\n" + match[3], readme)
+    text = (root / page).read_text(encoding="utf-8")
+    if {match[2] for match in TABLE.finditer(text)} != PAGES[page]:
+        raise OSError(f"{page}: has no place for a table; each stands between two comments, see reproduce.py")
+    return TABLE.sub(lambda match: match[1] + "\n".join(tables[match[2]](results)) + "\n" + match[3], text)
 
 
 def published_table(results):

@@ -62,9 +62,9 @@ def define_flags():
         "precision", "auto", devices.PRECISIONS, "Of matrix products; auto: tf32 or bfloat16 where there are units for it."
     )
     flags.DEFINE_enum("distribute", "none", replicas.STRATEGIES, "Over which devices to share each batch: see docs/scaling.md.")
-    flags.DEFINE_float("checkpoint_minutes", 5, "How often to write a checkpoint within an epoch.", lower_bound=0)
+    flags.DEFINE_float("checkpoint_minutes", 5, "How often to write a checkpoint within an epoch.")
     flags.DEFINE_integer("report_every", 0, "Steps from one printed line to the next (0: ten lines an epoch).", lower_bound=0)
-    flags.DEFINE_integer("sample_every", 0, "Steps from one sample of text in TensorBoard to the next (0: no).", lower_bound=0)
+    flags.DEFINE_integer("sample_every", 0, "Steps from one text sample in TensorBoard to the next (0: never).", lower_bound=0)
     flags.DEFINE_enum(
         "on_nonfinite",
         "stop",
@@ -72,6 +72,7 @@ def define_flags():
         "When the training diverges: stop, or go back to the beginning of the epoch and halve the learning rates.",
     )
     flags.DEFINE_bool("profile", False, "Record ten of the first steps for TensorBoard's profile plugin.")
+    flags.register_validator("checkpoint_minutes", lambda minutes: minutes >= 0, "has to be 0 or more")  # NaN is neither
 
 
 def main(_):
@@ -109,7 +110,7 @@ def train_in(run, config, corpus, kernel, precision):
             len(corpus.vocabulary), seed=FLAGS.seed, rnn_mode=kernel, product_dtype=devices.use_precision(precision)
         )
         setting = {"precision": precision, "kernel": kernel, "seed": FLAGS.seed, "replicas": count}
-        setting |= {"versions": devices.versions(), "git_revision": git_revision()}
+        setting |= {"machine": devices.machine(), "versions": devices.versions(), "git_revision": git_revision()}
         watching = Watching(
             checkpoint_seconds=60 * FLAGS.checkpoint_minutes,
             report_every=FLAGS.report_every,
@@ -146,7 +147,7 @@ class Training:
         self.config, self.run, self.model = config, run, model
         self.vocabulary, self.setting, self.stop, self.watching = corpus.vocabulary, setting, stop, watching
         self.train_windows, self.valid_windows = cut_into_windows(corpus, config)
-        self.report_windows = report_windows(len(self.train_windows), watching.report_every)
+        self.report_windows = report_windows(len(self.train_windows))
         optimizer = config.make_optimizer()
         self.train_step = make_train_step(model, config.gradient_clip(), optimizer, config.objective())
         self.eval_step = make_eval_step(model)
@@ -212,7 +213,7 @@ class Training:
             dropout_seed = np.array([self.setting["seed"], progress.step], np.int32)
             progress.state, progress.sums = train_step(inputs, targets, progress.state, progress.sums, rate, dropout_seed)
             progress.advance()
-            if progress.window in self.report_windows:
+            if self.report_is_due():
                 report(progress, progress.check(), len(self.train_windows), self.curves)
             if is_due(self.watching.sample_every, progress.step):
                 self.curves.add("", "sample", progress.step, self.sample())
@@ -242,6 +243,10 @@ class Training:
         progress.note_validation(reached, keep_best=bool(self.config.patience))
         self.give_hint()
         progress.start_clock()
+
+    def report_is_due(self):
+        every = self.watching.report_every
+        return is_due(every, self.progress.step) if every else self.progress.window in self.report_windows
 
     def out_of_patience(self):
         return self.progress.out_of_patience(self.config.patience)
@@ -309,10 +314,8 @@ def print_floor(test):
     say(f"Floor: {floor:.3f}, the perplexity of the grammar that wrote the text; this model: {gap:.1%} above it")
 
 
-def report_windows(count, period=0):
-    """Returns after how many windows, of `count`, to report: each `period`-th, or ten times as the tutorial spaces them."""
-    if period:
-        return range(period, count + 1, period)
+def report_windows(count):
+    """Returns after how many windows, of an epoch's `count`, to report: ten times, as the tutorial spaces them."""
     period = max(count // REPORTS_PER_EPOCH, 1)
     return {k * period + min(REPORTS_PER_EPOCH + 1, period) for k in range(min(REPORTS_PER_EPOCH, count))}
 

@@ -78,7 +78,7 @@ class Cell(NamedTuple):
     def check(self, two_biases, forget_bias):
         """Raises ValueError where the cell has no use for an option that it is given."""
         if two_biases and "recurrent_bias" in self.others:
-            raise ValueError(f"two_biases: {self.step.__name__} has two a gate anyway; leave it at False")
+            raise ValueError(f"two_biases: {self.step.__name__} has two per gate anyway; leave it at False")
         if forget_bias and self.forget_gate is None:
             raise ValueError(f"forget_bias: {self.step.__name__} has no forget gate; leave it at 0")
 

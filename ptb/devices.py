@@ -2,8 +2,10 @@
 
 import contextlib
 import logging
+import os
 import pathlib
 import platform
+import re
 
 import keras
 import numpy as np
@@ -23,6 +25,27 @@ class DeviceError(Exception):
 def versions():
     """Returns the version of each program that computes, by its name."""
     return {"python": platform.python_version()} | {package.__name__: package.__version__ for package in (tf, keras, np)}
+
+
+def machine():
+    """Returns the processor, how many cores of it this process may use, and the first GPU or None, by name."""
+    gpus = tf.config.list_physical_devices("GPU")
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "gpu": tf.config.experimental.get_device_details(gpus[0])["device_name"] if gpus else None,
+    }
+
+
+def _cpu_model():
+    """Returns the processor's name and those of its instruction sets that matrix products are made of."""
+    try:
+        text = pathlib.Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor() or platform.machine()
+    name = re.search(r"^model name\s*:\s*(.*)", text, re.MULTILINE)
+    sets = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if re.search(rf"\b{flag}\b", text)]
+    return " ".join([name[1] if name else platform.machine(), *sets])
 
 
 def visible_gpus():

@@ -85,7 +85,7 @@ class LanguageModel(keras.Model):
     softmax, never on a recurrent connection, with a new mask at each time step (section 3.2 and figure 2 of the paper); the
     first and the last of these can be left out, as char-rnn does with the first and `torch.nn.LSTM` with both.
     All weights start uniform in ±`init_scale`, the biases of the recurrent layers at zero, as in the tutorial's
-    `ptb_word_lm.py`. With `two_biases` there are two a gate, one beside each matrix, uniform too, as in the paper's Lua code
+    `ptb_word_lm.py`. With `two_biases` there are two per gate, one beside each matrix, uniform too, as in the paper's Lua code
     (`nn.Linear` of the input, `nn.Linear` of h): their sum learns twice as fast as one would. With `orthogonal_recurrence` the
     recurrent weights start as orthogonal matrices. All of it, masks included, follows from seeds:
     `seed` for the weights, `dropout_seed` for the masks of a call. With `one_hot_input` the first layer reads words as

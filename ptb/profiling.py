@@ -33,4 +33,4 @@ def profiled(step, folder, first=10, count=10):
         if recording:
             tf.profiler.experimental.stop()
         elif next(calls) <= first:
-            logger.warning("--profile: nothing recorded: that begins after %d steps", first)
+            logger.warning("--profile: nothing was recorded, which begins after %d steps", first)

@@ -220,7 +220,7 @@ def load_variables(checkpoint, variables):
     kinds = {name.split("/")[0] for name in variables}
     unknown = {name for name in checkpoint.arrays if name.split("/")[0] in kinds} - variables.keys()
     if unknown:
-        raise RunError(f"{checkpoint.path}: holds {min(unknown)}, which this model has not; use the program that wrote it")
+        raise RunError(f"{checkpoint.path}: holds {min(unknown)}, unknown to this model; use the program that wrote it")
     for name, variable in variables.items():
         variable.assign(array_like(variable, checkpoint, name))
 

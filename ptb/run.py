@@ -86,7 +86,9 @@ class Run:
             if begun.get(name) != config.get(name)
         ]
         if differing:
-            raise RunError(f"{self.path}: holds another run ({'; '.join(differing)}); choose another --save_path")
+            raise RunError(
+                f"{self.path}: holds another run ({'; '.join(differing)}); choose another --save_path (of reproduce.py: --runs)"
+            )
         return True
 
     def begin(self, config, defaults=MappingProxyType({})):

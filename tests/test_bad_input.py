@@ -22,6 +22,7 @@ USAGE = [
     (("train.py", "--seed=one"), "--seed=one"),
     (("train.py", "--checkpoint_minutes=-1"), "--checkpoint_minutes"),
     (("train.py", "--checkpoint_minutes=soon"), "--checkpoint_minutes=soon"),
+    (("train.py", "--checkpoint_minutes=nan"), "--checkpoint_minutes=nan"),
     (("train.py", "--rnn_mode=gru"), "--rnn_mode=gru"),
     (("train.py", "--precision=float8"), "--precision=float8"),
     (("train.py", "--on_nonfinite=ignore"), "--on_nonfinite=ignore"),
@@ -33,6 +34,7 @@ USAGE = [
     (("train.py", "--distribute=everywhere"), "--distribute=everywhere"),
     (("train.py", "--distribute=multi_worker", "--on_nonfinite=rewind"), "--on_nonfinite=rewind"),
     (("evaluate.py",), "which run?"),
+    (("evaluate.py", "run", ""), "the name of a run is empty"),
     (("evaluate.py", "run", "--split=all"), "--split=all"),
     (("evaluate.py", "run", "--average=perhaps"), "--average=perhaps"),
     (("evaluate.py", "run", "--model=small"), "model"),
@@ -116,10 +118,10 @@ OTHER_CASES = {
     "run of nobody": (("evaluate.py", "~nosuchuser/run"), "~nosuchuser/run: holds no run"),
     "empty text": ((*EVALUATE, "--data_path=/dev/null"), "/dev/null: holds no words"),
     "nowhere to write": ((*EVALUATE, "--per_token=no/such/file.csv"), "no/such/file.csv: No such file or directory"),
-    "no room to write": ((*EVALUATE, "--per_token=/dev/full"), "/dev/full: No space left on device"),
+    "no room to write": ((*EVALUATE, "--per_token=/dev/full"), "/dev/full: No space left on device; make room there"),
     "no word of the prompt known": (
         (*GENERATE, "--prompt=zebra yak\nzebra"),
-        "--prompt: none of its words is in the vocabulary",
+        "--prompt: the vocabulary has none of its words ('zebra', 'yak')",
     ),
     "a kernel that the cell has not": (
         ("gradcheck.py", "--model=gru", "--rnn_mode=fused"),

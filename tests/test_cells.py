@@ -113,7 +113,7 @@ def test_the_forget_bias_is_added_to_the_forget_gate(cell):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"forget_bias": 0.7}, "gru has no forget gate"), ({"two_biases": True}, "gru has two a gate anyway")],
+    [({"forget_bias": 0.7}, "gru has no forget gate"), ({"two_biases": True}, "gru has two per gate anyway")],
 )
 def test_options_that_a_cell_has_no_use_for_are_refused(options, message):
     with pytest.raises(ValueError, match=message):

@@ -126,7 +126,7 @@ def test_what_is_recorded_was_run_with_the_configuration_of_its_row(path):
         (SMALL, {"explosion": 0.5}, "explosion would stop at the first loss"),
         (SMALL, {"bptt_steps": 20}, "bptt_steps reaches no further than num_steps"),
         (GRU, {"forget_bias": 1.0}, "forget_bias: gru has no forget gate"),
-        (GRU, {"two_biases": True}, "two_biases: gru has two a gate anyway"),
+        (GRU, {"two_biases": True}, "two_biases: gru has two per gate anyway"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(config, changes, message):

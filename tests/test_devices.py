@@ -1,11 +1,26 @@
 """The choice of kernel and precision, against lists of devices as other machines have them."""
 
+import os
+import pathlib
+
 import pytest
 import tensorflow as tf
 
 from ptb import devices
 
 GPU = [tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")]
+
+
+def test_the_machine_is_named():
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(": ", 1)[1] for line in lines if line.startswith("model name")]
+    assert devices.machine()["cpu"].startswith(names[0] if names else os.uname().machine)
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert devices.machine()["cores"] == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def test_auto_takes_cudnn_where_there_is_a_gpu_and_the_fused_kernel_elsewhere():

@@ -1,5 +1,6 @@
-"""The README's tables: made of the records, of all of them, and of nothing else."""
+"""The tables of README.md and docs/results.md: made of the records, of all of them, and of nothing else."""
 
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -18,15 +19,15 @@ from texts import SENTENCE
 
 @pytest.fixture
 def copy(tmp_path):
-    """A copy of the program, without records, as it rewrites its own README."""
+    """A copy of the program, without records, as it rewrites its own tables."""
     return shutil.copytree(
         processes.ROOT, tmp_path / "copy", ignore=shutil.ignore_patterns(".*", "runs", "results", "tests", "benchmarks")
     )
 
 
-def test_the_readme_shows_what_the_records_say():
-    readme = reproduce.README.read_text(encoding="utf-8")
-    assert readme == reproduce.with_tables(readme, reproduce.RESULTS)
+@pytest.mark.parametrize("page", reproduce.PAGES)
+def test_the_tables_show_what_the_records_say(page):
+    assert (reproduce.ROOT / page).read_text(encoding="utf-8") == reproduce.with_tables(page, reproduce.RESULTS)
 
 
 def record(results, name, valid, test, hours, train=1.0, precision="float32"):
@@ -105,12 +106,12 @@ def test_a_choice_is_held_against_what_was_run_in_the_same_precision(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("name", ["gru-1/result.json", "small-average.jsonl"])
-def test_a_damaged_record_is_an_error_that_names_it(name, tmp_path):
+@pytest.mark.parametrize("page, name", [("docs/results.md", "gru-1/result.json"), ("README.md", "small-average.jsonl")])
+def test_a_damaged_record_is_an_error_that_names_it(page, name, tmp_path):
     record(tmp_path, "gru-1", 120.0, 115.0, 0.5)
     (tmp_path / name).write_text('{"run": ')
     with pytest.raises(RunError, match=f"{name}: damaged"):
-        reproduce.with_tables(reproduce.README.read_text(), tmp_path)
+        reproduce.with_tables(page, tmp_path)
 
 
 def test_a_full_disk_leaves_the_readme_as_it_was(copy):
@@ -192,6 +193,30 @@ def test_records_of_a_stopped_run_are_kept_but_replace_none_of_another(tmp_path,
         assert average.exists() == averages_stay
 
 
+def test_a_row_is_of_the_runs_that_are_there_and_none_else(tmp_path, monkeypatch):
+    """Who reproduces the first of our three runs, and has the second, is not to find a mean with our third in it."""
+    monkeypatch.setattr(reproduce, "RESULTS", tmp_path / "results")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "runs").mkdir()
+    for name in ("gru-1", "gru-2", "gru-3", "gru_bfloat16-3", "small-3"):
+        record(tmp_path / "results", name, 120.0, 115.0, 0.5)
+    for name, hours in (("gru-1", 0.7), ("gru-2", 0.5)):
+        record(tmp_path / "runs", name, 120.0, 115.0, hours)
+    reproduce.keep("gru", 2, tmp_path / "runs" / "gru-2")  # the same
+    assert (tmp_path / "results" / "gru-3").exists()
+    reproduce.keep("gru", 1, tmp_path / "runs" / "gru-1")  # another
+    kept = {path.name for path in (tmp_path / "results").iterdir()}
+    assert kept == {"gru-1", "gru-2", "gru_bfloat16-3", "small-3"}
+    assert [result["training_seconds"] for result in reproduce.results_of(tmp_path / "results", "gru")] == [2520, 1800]
+
+
+def test_processes_that_make_other_rows_wait_for_each_other(copy, monkeypatch):
+    monkeypatch.setattr(reproduce, "ROOT", copy)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:  # as good as processes: the lock is that of an open file
+        for rewritten in [pool.submit(reproduce.rewrite_tables) for _ in range(100)]:
+            rewritten.result()
+
+
 def test_the_tables_follow_each_run_and_a_folder_with_another_run_is_refused(copy, tiny_corpus):
     other = copy / "runs" / "test-2"
     other.mkdir(parents=True)
@@ -201,9 +226,10 @@ def test_the_tables_follow_each_run_and_a_folder_with_another_run_is_refused(cop
     assert process.returncode == 1
     assert "test-2: holds another run (" in process.stderr
     assert [path.name for path in (copy / "results").iterdir()] == ["test-1"]
-    readme = (copy / "README.md").read_text()
-    assert readme != reproduce.README.read_text()  # whose records are not here
-    assert readme == reproduce.with_tables(readme, copy / "results")
+    for page in reproduce.PAGES:
+        rewritten = (copy / page).read_text()
+        assert rewritten != (reproduce.ROOT / page).read_text()  # whose records are not here
+        assert rewritten == reproduce.with_tables(page, copy / "results", root=copy)
 
 
 def test_averages_of_more_runs_outlive_those_of_fewer(tmp_path, monkeypatch):
@@ -218,9 +244,10 @@ def test_averages_of_more_runs_outlive_those_of_fewer(tmp_path, monkeypatch):
     assert (tmp_path / "small-average.jsonl").read_text() == lines((1, 9.5), (2, 8.5), (3, 7.0))
 
 
-def test_a_readme_without_a_place_for_the_table_is_an_error(tmp_path):
-    with pytest.raises(OSError, match="has no place for a table"):
-        reproduce.with_tables("# Nothing here", tmp_path)
+def test_a_page_without_a_place_for_a_table_is_an_error(tmp_path):
+    (tmp_path / "README.md").write_text("# Nothing here")
+    with pytest.raises(OSError, match="README.md: has no place for a table"):
+        reproduce.with_tables("README.md", tmp_path, root=tmp_path)
 
 
 def test_the_command_trains_averages_and_records(copy, tmp_path):
@@ -239,7 +266,8 @@ def test_the_command_trains_averages_and_records(copy, tmp_path):
     assert [(r["run"], r["split"], r["precision"]) for r in averages] == [
         (f"average of {count}", split, "float32") for count in (1, 2) for split in ("valid", "test")
     ]
-    assert reproduce.README.read_text().count("| not run") < (copy / "README.md").read_text().count("| not run")
+    for page in reproduce.PAGES:
+        assert (reproduce.ROOT / page).read_text().count("| not run") < (copy / page).read_text().count("| not run")
 
 
 def test_a_command_that_was_killed_is_named(tmp_path, monkeypatch):

@@ -58,6 +58,7 @@ def test_it_leaves_its_records(finished, tiny_corpus):
     assert record["epoch"] == 1
     assert record["learning_rate"] == 1.0
     assert record["kernel"] == "fused"
+    assert record["machine"] == {**devices.machine(), "gpu": None}
     assert 0 <= record["clipped_fraction"] <= 1
     result = json.loads((save_path / "result.json").read_text())
     assert result["tokens_scored"] == 13 * 11 - 1
