@@ -65,6 +65,11 @@ TABLE_1 = (
     Published("large", 10, 72.8, 69.5),
     Published("large", 38, 71.9, 68.7),
 )
+AS_IN_LUA = (
+    "",
+    "_two_biases",
+    "_lua_decay_two_biases",
+)  # ends of names: none, one or both choices of the paper's code
 PUBLISHED_MODELS = tuple(dict.fromkeys(row.model for row in TABLE_1))
 TABLED = CONFIGS.keys() - {"test", "demo"}
 OTHERS = [model for model in CONFIGS if model in TABLED - set(PUBLISHED_MODELS)]
@@ -220,17 +225,18 @@ def with_tables(page, results, root=ROOT):
 
 
 def published_table(results):
-    """Yields the lines of the table of the paper's rows, and those with two biases and in other precisions that were run."""
+    """Yields the lines of the table of the paper's rows: by its text, and by its code and in other precisions where run."""
     yield "| | published valid / test | ours valid / test | runs | products in | best test | hours a run | command |"
     yield "|---|---|---|---|---|---|---|---|"
     for model, count, valid, test in TABLE_1:
-        for name, precision in itertools.product((model, f"{model}_two_biases"), devices.PRECISIONS):
+        for end, precision in itertools.product(AS_IN_LUA, devices.PRECISIONS):
+            name = model + end
             row, seeds, option = row_of(name, precision), count, "" if precision == "auto" else f" PRECISION={precision}"
             if count == 1:
                 ours, seeds = single(results, row), len(results_of(results, row)) or 1
             else:
                 ours = averaged(results, row, count)
-            if ours or (name, precision) == (model, "auto"):
+            if ours or (end, precision) == ("", "auto"):
                 label, columns = name if count == 1 else f"{name}, {count} averaged", ours or "not run | | | | "
                 yield f"| {label} | {valid:.1f} / {test:.1f} | {columns} | `make reproduce-{name} SEEDS={seeds}{option}` |"
 

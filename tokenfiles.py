@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reader import EOS, UNK, Corpus, Vocabulary, cure_of_unknown, split_line
+from reader import EOS, TOKENS, UNK, Corpus, Vocabulary, cure_of_unknown, split_line
 from textfiles import DataError, iterate_text, opened
 
 CHUNK = 1 << 20  # ids at a time
@@ -88,7 +88,7 @@ def _make(path, source, vocabulary, level):
             Path(f"{aside}/new.json").write_text(json.dumps(record))
             os.replace(f"{aside}/new.json", f"{name}.json")
     if known.unknown:
-        logger.warning("%ss outside the vocabulary, read as %s: %s in %s", level, UNK, f"{known.unknown:,}", path)
+        logger.warning("%s outside the vocabulary, read as %s: %s in %s", TOKENS[level], UNK, f"{known.unknown:,}", path)
     return vocabulary, _mapped(f"{made}.ids")
 
 

@@ -151,16 +151,19 @@ def test_what_was_run_in_a_precision_by_name_has_rows_of_its_own(tmp_path):
     assert "| `gru_bfloat16` | 1.00 | 130.00 | 125.00 | perplexity | 1 | bfloat16 | 0.5 |" in reproduce.others_table(tmp_path)
 
 
-def test_the_biases_of_the_papers_code_have_rows_below_those_of_one_a_gate(tmp_path):
+def test_the_choices_of_the_papers_code_have_rows_below_those_of_its_text(tmp_path):
     record(tmp_path, "medium_two_biases-1", 86.0, 82.0, 3.0, precision="bfloat16")
+    record(tmp_path, "medium_lua_decay_two_biases-1", 87.0, 83.0, 3.0, precision="bfloat16")
     averages = [{"run": "average of 2", "split": s, "perplexity": 77.0} for s in ("valid", "test")]
     (tmp_path / "medium_two_biases-average.jsonl").write_text("\n".join(map(json.dumps, averages)))
     rows = list(reproduce.published_table(tmp_path))
     single = "86.00 / 82.00 | 1 | bfloat16 | 82.00 | 3.0 | `make reproduce-medium_two_biases SEEDS=1` |"
     pair = "77.00 / 77.00 | 2 | bfloat16 | |  | `make reproduce-medium_two_biases SEEDS=2` |"
-    assert rows[6:8] == [
+    both = "87.00 / 83.00 | 1 | bfloat16 | 83.00 | 3.0 | `make reproduce-medium_lua_decay_two_biases SEEDS=1` |"
+    assert rows[6:9] == [
         "| medium | 86.2 / 82.7 | not run | | | |  | `make reproduce-medium SEEDS=1` |",
         f"| medium_two_biases | 86.2 / 82.7 | {single}",
+        f"| medium_lua_decay_two_biases | 86.2 / 82.7 | {both}",
     ]
     assert f"| medium_two_biases, 2 averaged | 80.6 / 77.0 | {pair}" in rows
 
