@@ -34,5 +34,5 @@ def test_what_ends_early_is_recorded_and_the_next_can_be(tmp_path):
 def test_too_few_steps_to_record_are_said_to_be(tmp_path, caplog):
     with profiled(doubling(), tmp_path, first=10) as double:
         double(np.float32(1))
-    assert "nothing recorded: that begins after 10 steps" in caplog.text
+    assert "nothing was recorded, which begins after 10 steps" in caplog.text
     assert not profiles(tmp_path)

@@ -75,7 +75,7 @@ RUN_CASES = {
     "checkpoints empty": (on_every_checkpoint(lambda content: b""), "damaged checkpoint"),
     "checkpoints of text": (on_every_checkpoint(lambda content: b"text"), "damaged checkpoint"),
     "an array missing": (checkpoint(EMBEDDING, None), "holds nothing where weights/"),
-    "an array more": (checkpoint("weights/attention", np.zeros(3)), "holds weights/attention, which this model has not"),
+    "an array more": (checkpoint("weights/attention", np.zeros(3)), "holds weights/attention, unknown to this model"),
     "another shape": (checkpoint(EMBEDDING, np.zeros((8, 3), np.float32)), "holds (8, 3) float32"),
     "no record": (checkpoint("__record__", None), "damaged checkpoint"),
     "no vocabulary": (lambda run: (run / "vocabulary.txt").unlink(), "vocabulary.txt: cannot be read"),
