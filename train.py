@@ -72,7 +72,7 @@ def define_flags():
         "When the training diverges: stop, or go back to the beginning of the epoch and halve the learning rates.",
     )
     flags.DEFINE_bool("profile", False, "Record ten of the first steps for TensorBoard's profile plugin.")
-    flags.register_validator("checkpoint_minutes", lambda minutes: minutes >= 0, "has to be 0 or more")  # NaN is neither
+    flags.register_validator("checkpoint_minutes", lambda minutes: minutes >= 0, "has to be 0 or more")  # which NaN is not
 
 
 def main(_):
