@@ -65,11 +65,7 @@ TABLE_1 = (
     Published("large", 10, 72.8, 69.5),
     Published("large", 38, 71.9, 68.7),
 )
-AS_IN_LUA = (
-    "",
-    "_two_biases",
-    "_lua_decay_two_biases",
-)  # ends of names: none, one or both choices of the paper's code
+AS_IN_LUA = ("", "_two_biases", "_lua_decay_two_biases")  # ends of names: with none, one, both choices of the paper's code
 PUBLISHED_MODELS = tuple(dict.fromkeys(row.model for row in TABLE_1))
 TABLED = CONFIGS.keys() - {"test", "demo"}
 OTHERS = [model for model in CONFIGS if model in TABLED - set(PUBLISHED_MODELS)]
@@ -79,10 +75,7 @@ def define_flags():
     flags.DEFINE_enum("model", None, list(CONFIGS), "Whose rows to reproduce.")
     flags.DEFINE_integer("seeds", 1, "How many runs, with the seeds from 1 on.", lower_bound=1)
     flags.DEFINE_enum(
-        "precision",
-        "auto",
-        devices.PRECISIONS,
-        "As for train.py; any but auto has a row of its own, named <model>_<precision>.",
+        "precision", "auto", devices.PRECISIONS, "As for train.py; any but auto has a row of its own, <model>_<precision>."
     )
     flags.DEFINE_string("data_path", None, "As for train.py.")
     flags.DEFINE_string("runs", "runs", "Folder for the runs themselves, which hold the weights.")

@@ -33,19 +33,24 @@ def machine():
     return {
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "gpu": tf.config.experimental.get_device_details(gpus[0])["device_name"] if gpus else None,
+        "gpu": tf.config.experimental.get_device_details(gpus[0]).get("device_name") if gpus else None,
     }
 
 
 def _cpu_model():
     """Returns the processor's name and those of its instruction sets that matrix products are made of."""
-    try:
-        text = pathlib.Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor() or platform.machine()
+    text = _cpuinfo()
     name = re.search(r"^model name\s*:\s*(.*)", text, re.MULTILINE)
     sets = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if re.search(rf"\b{flag}\b", text)]
     return " ".join([name[1] if name else platform.machine(), *sets])
+
+
+def _cpuinfo():
+    """Returns what Linux says of the processor, nothing elsewhere."""
+    try:
+        return pathlib.Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
 
 
 def visible_gpus():
@@ -121,8 +126,5 @@ def _compute_capability(gpu):
 def _has_bfloat16(cpu_flags):
     """Returns whether the processor multiplies matrices in bfloat16 (AMX or AVX-512), by the flags that Linux lists."""
     if cpu_flags is None:
-        try:
-            cpu_flags = pathlib.Path("/proc/cpuinfo").read_text()
-        except OSError:
-            return False
+        cpu_flags = _cpuinfo()
     return "amx_bf16" in cpu_flags or "avx512_bf16" in cpu_flags
