@@ -217,6 +217,7 @@ MEDIUM_TUTORIAL_DECAY = dataclasses.replace(MEDIUM, lr_decay=0.8)
 MEDIUM_TWO_BIASES = dataclasses.replace(MEDIUM, two_biases=True)
 MEDIUM_LUA_DECAY_TWO_BIASES = dataclasses.replace(MEDIUM_TWO_BIASES, decay_convention="lua")
 LARGE_TWO_BIASES = dataclasses.replace(LARGE, two_biases=True)
+LARGE_LUA_DECAY_TWO_BIASES = dataclasses.replace(LARGE_TWO_BIASES, decay_convention="lua")
 
 # What an estimate of the softmax costs.
 SMALL_SAMPLED = dataclasses.replace(SMALL, softmax_samples=1000)
@@ -290,6 +291,7 @@ CONFIGS = {
     "medium_two_biases": MEDIUM_TWO_BIASES,
     "medium_lua_decay_two_biases": MEDIUM_LUA_DECAY_TWO_BIASES,
     "large_two_biases": LARGE_TWO_BIASES,
+    "large_lua_decay_two_biases": LARGE_LUA_DECAY_TWO_BIASES,
     "small_sampled": SMALL_SAMPLED,
     "lstm150": LSTM150,
     "rnn150": RNN150,
