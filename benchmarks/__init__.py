@@ -1,1 +1,1 @@
-"""The same training step done by us and by our peers, in one run on one machine: how to run them is in README.md."""
+"""Time one training step of this program and of its peers, in one run on one machine. README.md says how to run it."""

@@ -1,7 +1,7 @@
-"""What the machine can do at best, measured as if it were a contestant: a step is one large matrix product, or one long stream.
+"""The limits of the machine, measured like contestants: a step is one large matrix product, or one pass over memory.
 
-The product's rate limits arithmetic. Where little is computed on much data, as in the recurrence of a large model on a GPU, the
-limit is the rate at which memory is read and written: that of `target -= source`.
+The rate of the product limits arithmetic. The recurrence of a large model on a GPU computes little on much data. Its limit is
+the rate at which memory is read and written, measured by `target -= source`.
 """
 
 import tensorflow as tf
@@ -13,7 +13,10 @@ STREAM_BYTES = {"CPU": 2**27, "GPU": 2**30}  # far more than the caches hold
 
 
 class Trainer(TensorFlowTrainer):
-    """`what` is "product", in the given precision, or "stream". `description` says how many operations or bytes a step is."""
+    """Measures one limit: `what` is "product", in the given precision, or "stream".
+
+    `description["work_per_step"]` is the number of floating-point operations or of bytes in one step.
+    """
 
     def __init__(self, workload, precision, what):
         super().__init__(workload, precision)
@@ -26,7 +29,7 @@ class Trainer(TensorFlowTrainer):
         else:
             target, source = [tf.Variable(numbers) for numbers in tf.random.normal([2, STREAM_BYTES[device] // 4])]
             self.step = lambda: target.assign_sub(source, read_value=False) or target
-            self.description["work_per_step"] = 3 * STREAM_BYTES[device]  # both read, one written
+            self.description["work_per_step"] = 3 * STREAM_BYTES[device]  # two arrays are read, one is written
 
     def train(self, steps):
         for _ in range(steps):
@@ -34,7 +37,7 @@ class Trainer(TensorFlowTrainer):
         return finish(result)
 
 
-def finish(result):
-    """Waits until the device has done all it was told to, by reading a number of the last result. Returns that number."""
+def finish(result) -> float:
+    """Wait until the device has finished all its work, by reading one number of the last result. Return that number."""
     last = tf.nest.flatten(result)[-1]
     return float(tf.reshape(last, [-1])[0])

@@ -1,4 +1,4 @@
-"""What a record of measurements says about where they were taken."""
+"""Describe the machine of a measurement, and write the record of it."""
 
 import datetime
 import json
@@ -6,13 +6,13 @@ import os
 import pathlib
 import platform
 
-from ptb import devices
-from ptb.run import write_atomically
+from ptb.runs.storage import write_atomically
+from ptb.runtime import devices
 from train import git_revision
 
 
-def describe_machine():
-    """Returns the processor, the cores that this process may use, the GPU or None, memory, date and revision of the program."""
+def describe_machine() -> dict:
+    """Return processor, usable cores, GPU (or None), memory, system, date, and the revision of this program."""
     return devices.machine() | {
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": platform.platform(),
@@ -22,6 +22,6 @@ def describe_machine():
     }
 
 
-def write_record(path, record):
-    """Writes `record` as JSON, whole or not at all."""
+def write_record(path: str, record: dict) -> None:
+    """Write `record` as JSON. A crash leaves either all of it or the previous file."""
     write_atomically(pathlib.Path(path), (json.dumps(record, indent=1) + "\n").encode())

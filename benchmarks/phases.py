@@ -1,34 +1,36 @@
-"""Where the time of our step goes: milliseconds of each phase, beside the least that the machine could take for it.
+"""Measure the phases of our training step: milliseconds of each, beside the least that this machine could take.
 
     python -m benchmarks.phases --model=medium --rounds=5
 
-Each phase is the program's own code, compiled on its own, at the real shapes. What cannot be called alone is a difference
-within a round: the recurrence forward is the layer's forward pass less the input products; the recurrence backward is the
-layer's forward and backward pass less its forward pass and less the products that give the gradients of weights and inputs. How
-far the sum of the phases is from the whole step, which is timed too, says how well that holds.
+Each phase is the program's own code, compiled separately, with the real shapes. Two phases cannot be called separately. They
+are differences within a round:
+
+    recurrence forward  = layer forward - input products
+    recurrence backward = layer forward and backward - layer forward - products for the gradients of weights and inputs
+
+The whole step is timed too. The difference between it and the sum of the phases shows how accurate this division is.
 """
 
 import math
 import statistics
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from absl import flags
 
-import commands
+import cli
 from benchmarks import limits
 from benchmarks.machine import describe_machine, write_record
 from benchmarks.peers import ours
 from benchmarks.pieces import make_pieces
 from benchmarks.workload import FORWARD_AND_BACKWARD, MODELS, Workload
-from configs import CONFIGS
-from ptb import devices
-
-FLAGS = flags.FLAGS
+from configs import find_config
+from ptb.runtime import devices
 
 
 class Phase(NamedTuple):
-    """A part of the step: its seconds in each round, and the least work it must do."""
+    """A part of the step: its seconds in each round, and the least work that it needs."""
 
     name: str
     seconds: list
@@ -36,48 +38,54 @@ class Phase(NamedTuple):
     bytes: int = 0
 
 
-def define_flags():
-    flags.DEFINE_enum("model", "small", MODELS, "Shapes: see configs.py.")
-    flags.DEFINE_enum("precision", "auto", devices.PRECISIONS, "Of matrix products: see ptb/devices.py.")
-    flags.DEFINE_enum("rnn_mode", "auto", devices.RNN_MODES, "LSTM kernel: see ptb/kernels.py.")
-    flags.DEFINE_integer("rounds", 5, "How often each phase is timed.", lower_bound=1)
-    flags.DEFINE_float("turn_seconds", 0.2, "About how long each of these times takes.", lower_bound=0)
-    flags.DEFINE_integer("vocab_size", 10_000, "Number of different words.", lower_bound=2)
-    flags.DEFINE_string("json", None, "File to write the record to.")
+def define_flags(values: flags.FlagValues) -> None:
+    options = {"flag_values": values}
+    flags.DEFINE_enum("model", "small", MODELS, "Configuration with the shapes; see configs.py.", **options)
+    cli.define_precision(values, "auto")
+    cli.define_rnn_mode(values)
+    flags.DEFINE_integer("rounds", 5, "How often each phase is timed.", lower_bound=1, **options)
+    flags.DEFINE_float("turn_seconds", 0.2, "Approximate duration of each timing.", lower_bound=0, **options)
+    flags.DEFINE_integer("vocab_size", 10_000, "Number of different words.", lower_bound=2, **options)
+    flags.DEFINE_string("json", None, "File to write the record to.", **options)
 
 
-def main(_):
+def main(values: flags.FlagValues) -> None:
     gpus = devices.visible_gpus()
-    kernel = devices.choose_kernel(FLAGS.rnn_mode, gpus)
-    precision = devices.choose_precision(FLAGS.precision, gpus)
-    workload = Workload.of(CONFIGS[FLAGS.model], FLAGS.vocab_size)
+    kernel = devices.choose_kernel(values.rnn_mode, gpus)
+    precision = devices.choose_precision(values.precision, gpus)
+    workload = Workload.of(find_config(values.model), values.vocab_size)
     pieces = make_pieces(workload, kernel, devices.use_precision(precision))
     whole = ours.Trainer(workload, precision, kernel)
     pieces["whole step"] = whole.step
-    ceiling = {what: limits.Trainer(workload, precision, what) for what in ("product", "stream")}
-    seconds = time_in_turn(pieces | {what: limit.step for what, limit in ceiling.items()})
-    rates = {what: limit.description["work_per_step"] / statistics.median(seconds[what]) for what, limit in ceiling.items()}
+    measured_limits = {what: limits.Trainer(workload, precision, what) for what in ("product", "stream")}
+    pieces |= {what: limit.step for what, limit in measured_limits.items()}
+    seconds = time_in_turn(pieces, values.rounds, values.turn_seconds)
+    rates = {
+        what: limit.description["work_per_step"] / statistics.median(seconds[what]) for what, limit in measured_limits.items()
+    }
     phases = derive_phases(workload, seconds)
-    print(f"{FLAGS.model}, kernel {kernel}, {precision}: large product {rates['product'] / 1e9:.0f} Gflop/s, "
-          f"memory {rates['stream'] / 1e9:.0f} GB/s")  # fmt: skip
+    print(
+        f"{values.model}, kernel {kernel}, {precision}: large product {rates['product'] / 1e9:.0f} Gflop/s, "
+        f"memory {rates['stream'] / 1e9:.0f} GB/s"
+    )
     print_phases(phases, rates)
-    if FLAGS.json:
-        write_record(FLAGS.json, {"machine": describe_machine(), "model": FLAGS.model, "kernel": kernel, "precision": precision,
-                                  "rates": rates, "phases": [phase._asdict() for phase in phases]})  # fmt: skip
+    if values.json:
+        record = {"machine": describe_machine(), "model": values.model, "kernel": kernel, "precision": precision}
+        write_record(values.json, record | {"rates": rates, "phases": [phase._asdict() for phase in phases]})
 
 
-def time_in_turn(pieces):
-    """Returns `{name: seconds of one call, for each round}`."""
+def time_in_turn(pieces: dict[str, Callable], rounds: int, turn_seconds: float) -> dict[str, list[float]]:
+    """Return the seconds of one call of each piece, one value per round. A timing takes about `turn_seconds`."""
     seconds = {name: [] for name in pieces}
-    calls = {name: max(2, math.ceil(FLAGS.turn_seconds / time_calls(piece, 2))) for name, piece in pieces.items()}
-    for _ in range(FLAGS.rounds):
+    calls = {name: max(2, math.ceil(turn_seconds / time_calls(piece, 2))) for name, piece in pieces.items()}
+    for _ in range(rounds):
         for name, piece in pieces.items():
             seconds[name].append(time_calls(piece, calls[name]))
     return seconds
 
 
-def time_calls(piece, calls):
-    """Returns the seconds of one of so many calls. The first is not counted: it compiles, or finds the caches cold."""
+def time_calls(piece: Callable, calls: int) -> float:
+    """Return the mean seconds of `calls` calls. One call before them is not timed: it compiles, or fills the caches."""
     limits.finish(piece())
     started = time.perf_counter()
     for _ in range(calls):
@@ -86,8 +94,8 @@ def time_calls(piece, calls):
     return (time.perf_counter() - started) / calls
 
 
-def derive_phases(workload, seconds):
-    """Returns the phases of a step, then their sum and the whole step."""
+def derive_phases(workload: Workload, seconds: dict[str, list[float]]) -> list[Phase]:
+    """Return the phases of a step, then their sum, then the whole step."""
     layers, product_flops = workload.num_layers, workload.lstm_flops // 2  # of x W in all layers; h R takes the same
     features = 4 * workload.words_per_step * workload.hidden_size  # bytes
     weights = 4 * (layers * (8 * workload.hidden_size**2) + workload.vocab_size * workload.hidden_size)
@@ -95,7 +103,7 @@ def derive_phases(workload, seconds):
     def rounds(whole, *parts, times=layers):
         return [times * (a - sum(b)) for a, *b in zip(seconds[whole], *[seconds[part] for part in parts])]
 
-    has_dropout = workload.keep_prob < 1
+    has_dropout = workload.dropout > 0
     phases = [
         Phase("embedding", rounds("embedding", times=1), bytes=4 * features),  # rows and their gradient, read and written
         Phase("dropout after layers", rounds("dropout_after_layer", times=layers * has_dropout),
@@ -112,7 +120,8 @@ def derive_phases(workload, seconds):
     return [*phases, Phase("sum", total, flops, moved), Phase("whole step", seconds["whole step"], flops, moved)]
 
 
-def print_phases(phases, rates):
+def print_phases(phases: list[Phase], rates: dict[str, float]) -> None:
+    """Print a table: median milliseconds, the least possible at these `rates`, and their quotient."""
     print(f"{'phase':28}{'ms':>9}{'least ms':>10}{'share':>8}")
     for phase in phases:
         spent = 1e3 * statistics.median(phase.seconds)
@@ -121,4 +130,4 @@ def print_phases(phases, rates):
 
 
 if __name__ == "__main__":
-    commands.run(main, define_flags)
+    cli.run(main, define_flags)

@@ -1,50 +1,54 @@
-"""The parts of our training step as functions of their own, made of the program's own code: see phases.py."""
+"""The parts of our training step as separate functions that call the program's own code. phases.py times them."""
 
+from collections.abc import Callable
+
+import keras
 import tensorflow as tf
 
-from ptb import softmax
-from ptb.cells import LSTMState
-from ptb.devices import on_host
-from ptb.kernels import kernel_of, product
-from ptb.model import LanguageModel
-from ptb.training import descend, sum_repeats
+from benchmarks.workload import Workload
+from ptb.config import override
+from ptb.model.cells import LSTMState
+from ptb.model.dropout import dropout
+from ptb.model.heads import cross_entropy
+from ptb.model.kernels import find_kernel, matmul
+from ptb.model.language_model import build_model
+from ptb.runtime.devices import on_host
+from ptb.training.optimizers import clip_gradients, sgd_update, sum_repeated_rows
 
 
-def make_pieces(workload, kernel, product_dtype):
-    """Returns `{name: function of no arguments}`; those of the LSTM do one layer."""
+def make_pieces(workload: Workload, kernel: str, product_dtype: str) -> dict[str, Callable]:
+    """Return compiled functions without arguments, by name. Those of the LSTM compute one layer."""
     dtype = tf.as_dtype(product_dtype)
     batch, steps, units = workload.batch_size, workload.num_steps, workload.hidden_size
-    model = LanguageModel(workload.vocab_size, units, 1, keep_prob=workload.keep_prob, init_scale=workload.init_scale)
+    model = build_model(override(workload.config, {"layers": (units,)}), workload.vocab_size)
     layer = model.recurrent_layers[0]
     words, targets = [tf.constant(tokens) for tokens in workload.windows()[0]]
     inputs, d_outputs = tf.random.normal([2, steps, batch, units])
     dz = tf.random.normal([steps, batch, 4 * units])
     zeros = tf.zeros([batch, units])
 
+    def dropped(features):
+        return dropout(features, workload.dropout, tf.constant([0, 0]), 0)
+
     def embedding():
         with on_host():
             ids = tf.transpose(words)
         with tf.GradientTape() as tape:
-            features = dropout(tf.gather(model.embedding.value, ids))
-        return features, sum_repeats(tape.gradient(features, model.embedding.value, d_outputs)).values
-
-    def dropout(features):
-        if workload.keep_prob == 1:
-            return features
-        return tf.nn.experimental.stateless_dropout(features, 1 - workload.keep_prob, [0, 0])
+            features = dropped(tf.gather(model.embedding.value, ids))
+        return features, sum_repeated_rows(tape.gradient(features, model.embedding.value, d_outputs)).values
 
     def dropout_after_layer():
         with tf.GradientTape() as tape:
             tape.watch(inputs)
-            features = dropout(inputs)
+            features = dropped(inputs)
         return features, tape.gradient(features, inputs, d_outputs)
 
     def input_products():
-        return product(tf.reshape(inputs, [-1, units]), layer.kernel.value, dtype) + layer.bias.value
+        return matmul(tf.reshape(inputs, [-1, units]), layer.kernel.value, dtype) + layer.bias.value
 
     def layer_forward():
         weights = layer.kernel.value, layer.recurrent_kernel.value, layer.bias.value
-        return kernel_of(kernel)(inputs, LSTMState(zeros, zeros), weights, dtype)
+        return find_kernel(kernel)(inputs, LSTMState(zeros, zeros), weights, dtype)
 
     def layer_forward_backward():
         with tf.GradientTape() as tape:
@@ -54,9 +58,10 @@ def make_pieces(workload, kernel, product_dtype):
 
     def gradient_products():
         rows, d_rows = tf.reshape(inputs, [-1, units]), tf.reshape(dz, [-1, 4 * units])
-        d_inputs = product(d_rows, layer.kernel.value, dtype, transpose_b=True)
-        # of the input weights and of the recurrent weights; from other rows, or the two would be computed once
-        d_kernels = [product(factors, d_rows, dtype, transpose_a=True) for factors in (rows, rows[::-1])]
+        d_inputs = matmul(d_rows, layer.kernel.value, dtype, transpose_b=True)
+        # The gradients of input weights and recurrent weights. TensorFlow would compute equal products only once, so the second
+        # has its rows in another order.
+        d_kernels = [matmul(factors, d_rows, dtype, transpose_a=True) for factors in (rows, rows[::-1])]
         return d_inputs, d_kernels, tf.reduce_sum(d_rows, 0)
 
     def softmax_and_loss():
@@ -66,17 +71,18 @@ def make_pieces(workload, kernel, product_dtype):
         weights = model.softmax_weights.value, model.softmax_bias.value
         with tf.GradientTape() as tape:
             tape.watch(rows)
-            losses = softmax.cross_entropy(rows, *weights, labels, dtype)
+            losses = cross_entropy(rows, *weights, labels, dtype)
         return losses, tape.gradient(losses, [rows, *weights])
 
-    dense = [tf.Variable(tf.random.normal(variable.shape)) for variable in model.trainable_variables[1:]]
-    dense += [tf.Variable(variable) for _ in range(workload.num_layers - 1) for variable in layer.trainable_variables]
+    dense = [keras.Variable(tf.random.normal(variable.shape)) for variable in model.trainable_variables[1:]]
+    dense += [keras.Variable(variable.value) for _ in range(workload.num_layers - 1) for variable in layer.trainable_variables]
     gradients = [tf.random.normal(variable.shape) for variable in dense]
 
     def clip_and_update():
         rows = tf.IndexedSlices(tf.reshape(d_outputs, [-1, units]), tf.reshape(words, [-1]))
         norm = tf.linalg.global_norm([rows, *gradients])
-        descend([model.embedding.value, *dense], [rows, *gradients], 1e-6 / tf.maximum(norm, 1.0), 1.0)
+        clipped, factor, _ = clip_gradients(workload.config.optimizer, [rows, *gradients], norm)
+        sgd_update([model.embedding, *dense], clipped, 1e-6 * factor)  # tiny, so that repeated calls hardly change the weights
         return norm
 
     pieces = [embedding, dropout_after_layer, input_products, layer_forward, layer_forward_backward, gradient_products,

@@ -1,16 +1,18 @@
-"""From the seconds that were measured to what is compared: words per second, ratios within a round, shares of the limits."""
+"""From measured seconds to comparisons: words per second, ratios within a round, shares of the limits."""
 
 import statistics
+
+from benchmarks.workload import Workload
 
 OURS = "ours"
 LIMITS = ("product", "stream")
 
 
-def summarise(workload, entries):
-    """Adds what follows from the measured seconds to the record of each entry. Returns the record of one model.
+def summarise(workload: Workload, entries: list[dict]) -> dict:
+    """Return the record of one model; adds what follows from the measured seconds to the record of each entry.
 
-    `entries` are records of the same run: those of the limits, ours and the peers'. What is compared was measured in the same
-    round; lists have one value for each round.
+    `entries` are the records of one run: of the limits, of ours and of the peers. Lists have one value per round, and only
+    values of the same round are compared.
     """
     limits = {(entry["name"], entry["precision"]): rates(entry) for entry in entries if entry["name"] in LIMITS}
     ours = {entry["precision"]: entry["step_seconds"] for entry in entries if entry["name"] == OURS}
@@ -35,18 +37,18 @@ def summarise(workload, entries):
     }
 
 
-def rates(entry):
-    """Returns floating-point operations or bytes per second of a limit, in each round."""
+def rates(entry: dict) -> list[float]:
+    """Return the rate of a limit in each round: floating-point operations or bytes per second."""
     return [] if entry["error"] else [entry["description"]["work_per_step"] / seconds for seconds in entry["step_seconds"]]
 
 
-def quotients(numerators, denominators):
-    """Returns their quotients round by round; none if either was not measured in every round."""
+def quotients(numerators: list[float], denominators: list[float]) -> list[float]:
+    """Return the quotient of each round; empty unless both were measured in every round."""
     return [a / b for a, b in zip(numerators, denominators)] if len(numerators) == len(denominators) else []
 
 
-def over_fastest_float32_peer(contestants, ours):
-    """Returns how many times faster ours is, in each precision, than the fastest peer in float32, or {} without a peer."""
+def over_fastest_float32_peer(contestants: list[dict], ours: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Return for each precision how many times faster ours is than the fastest peer in float32; {} without a peer."""
     peers = [e for e in contestants if e["precision"] == "float32" and not e["error"] and not e["name"].startswith(OURS)]
     if not peers:
         return {}
@@ -54,8 +56,8 @@ def over_fastest_float32_peer(contestants, ours):
     return {precision: quotients(fastest["step_seconds"], seconds) for precision, seconds in ours.items()}
 
 
-def print_summary(model, summary):
-    """Prints the table of one model."""
+def print_summary(model: str, summary: dict) -> None:
+    """Print the table of one model."""
     print(f"\n{model}: {summary['flops_per_step'] / 1e9:.1f} Gflop in a step of {summary['words_per_step']} words")
     for limit in summary["limits"]:
         unit = "Gflop/s" if limit["name"] == "product" else "GB/s"
@@ -75,17 +77,17 @@ def print_summary(model, summary):
         print(f"  ours {precision} ÷ fastest float32 peer: {spread(ratios)}")
 
 
-def spread(values, scale=1, digits=2):
-    """Returns the median and, in brackets, the smallest and the largest."""
+def spread(values: list[float], scale: float = 1, digits: int = 2) -> str:
+    """Return the median and, in brackets, the smallest and the largest value; "-" if there are none."""
     if not values:
         return "-"
     middle, low, high = [f"{scale * value:.{digits}f}" for value in (statistics.median(values), min(values), max(values))]
     return f"{middle} [{low}, {high}]"
 
 
-def share(values):
+def share(values: list[float]) -> str:
     return f"{statistics.median(values):.1%}" if values else "-"
 
 
-def mebibytes(count):
+def mebibytes(count: int | None) -> str:
     return "-" if count is None else f"{count / 2**20:.0f}"

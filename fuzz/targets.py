@@ -11,12 +11,13 @@ import pathlib
 import tarfile
 import tempfile
 
-import reader
 import trained
-from configs import TEST
-from ptb.model import LanguageModel
 from ptb.progress import Progress, learnt_variables
 from ptb.run import Run, RunError
+
+import reader
+from configs import TEST
+from ptb.model import LanguageModel
 from ptb.training import Sums
 
 MODEL = LanguageModel(vocab_size=3, hidden_size=2, num_layers=1)

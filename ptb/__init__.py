@@ -1,41 +1,72 @@
-"""The library: recurrent language models, how they are trained and how they are scored.
+"""Recurrent language models of the Penn Treebank: train, score and sample them.
 
-It reads no command line, though its errors name the flags of train.py that are the cure.
+`import ptb` does not import TensorFlow; the names below do when they are first used. Nothing here reads a command-line flag.
 """
 
-import contextlib
+import importlib
 import os
 import sys
+from importlib.machinery import PathFinder
+from typing import TYPE_CHECKING, Any
 
-
-@contextlib.contextmanager
-def _quiet():
-    """Keeps off standard error what native code writes to it, where there is one."""
-    try:
-        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    except OSError:
-        yield
-        return
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
+if TYPE_CHECKING:
+    from ptb.config import Config, override
+    from ptb.model.language_model import LanguageModel
+    from ptb.runs.load import TrainedModel, load
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
-if "keras" in sys.modules and sys.modules["keras"].config.backend() != "tensorflow":
-    raise ImportError("ptb: Keras has been imported with another backend than TensorFlow; import ptb before it")
-# TensorFlow leaves oneDNN's matrix products off on processors without AVX-512. A step of small is 1.4 times faster with them
-# and one of medium 1.2 times (AMD EPYC 7003, two cores).
+# TensorFlow leaves oneDNN's matrix products off on processors without AVX-512. With them, a step of small is 1.4 times faster
+# and a step of medium 1.2 times (AMD EPYC 7003, two cores).
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # see ptb/runtime/environment.py
 
-# TensorFlow reports at its start, and when it first looks for a GPU, on CUDA and processor flags: ten lines that no log level
-# silences, on a stream where these commands promise one line for one error. Whoever sets a lower log level gets to see them.
-wanted = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "3"
-with contextlib.nullcontext() if wanted else _quiet():
-    import tensorflow
+_MODULES = {
+    "Config": "ptb.config",
+    "LanguageModel": "ptb.model.language_model",
+    "TrainedModel": "ptb.runs.load",
+    "load": "ptb.runs.load",
+    "override": "ptb.config",
+}
+__all__ = ["Config", "LanguageModel", "TrainedModel", "load", "override"]
 
-    tensorflow.config.list_physical_devices()
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used (PEP 562)."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'ptb' has no attribute {name!r}")
+    if _MODULES[name] != "ptb.config":
+        importlib.import_module("ptb.runtime.environment")  # imports TensorFlow without its startup messages
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value  # the next access does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})
+
+
+class _KerasFinder:
+    """Import hook: imports the classes that .keras files name as soon as Keras itself has been imported.
+
+    Keras loads a file only if its classes are registered. With this hook, `import ptb` is enough and stays fast.
+    """
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        spec = PathFinder.find_spec(name, path) if name == "keras" else None
+        if spec and spec.loader:
+            execute = spec.loader.exec_module
+
+            def execute_and_register(module):
+                execute(module)
+                if "ptb.runtime.environment" not in sys.modules:  # otherwise one of our modules is importing Keras
+                    importlib.import_module("ptb.model.language_model")
+
+            spec.loader.exec_module = execute_and_register
+        return spec
+
+
+if "keras" in sys.modules:
+    importlib.import_module("ptb.model.language_model")
+else:
+    sys.meta_path.insert(0, _KerasFinder)

@@ -6,9 +6,9 @@ import tempfile
 import hypothesis
 import pytest
 from hypothesis import strategies
+from ptb.run import Run, RunError
 
 from fuzz import targets
-from ptb.run import Run, RunError
 
 SETTINGS = hypothesis.settings(max_examples=100, deadline=None, derandomize=True)
 JSON = strategies.recursive(

@@ -1,19 +1,19 @@
-"""The model made of TensorFlow's own operations: with the cell of its tutorial, unrolled in the graph, or with `BlockLSTMV2`.
+"""The model in TensorFlow's own operations: the cell of its tutorial, unrolled in the graph, or `BlockLSTMV2`.
 
-Both have one weight matrix for the concatenated input and hidden state, and the gradient that TensorFlow derives.
+Both have one weight matrix for the concatenated input and hidden state. TensorFlow derives the gradient.
 """
 
 import tensorflow as tf
-from tensorflow.python.ops import rnn_grad  # noqa: F401, registers the gradient of BlockLSTMV2
+from tensorflow.python.ops import rnn_grad  # noqa: F401 -- registers the gradient of BlockLSTMV2
 
 from benchmarks.peers.tensorflow_trainer import TensorFlowTrainer
 
 
 def unrolled_cell(inputs, hidden, cell, kernel, bias, dtype):
-    """`inputs [num_steps, batch, input]` → outputs `[num_steps, batch, units]` and the last state, twice `[batch, units]`."""
+    """`inputs [num_steps, batch, input]` → outputs `[num_steps, batch, units]` and last hidden, cell `[batch, units]`."""
     outputs = []
     for x in tf.unstack(inputs):
-        z = product(tf.concat([x, hidden], 1), kernel, dtype) + bias
+        z = matmul(tf.concat([x, hidden], 1), kernel, dtype) + bias
         i, g, f, o = tf.split(z, 4, axis=1)
         cell = tf.sigmoid(f) * cell + tf.sigmoid(i) * tf.tanh(g)
         hidden = tf.sigmoid(o) * tf.tanh(cell)
@@ -22,7 +22,7 @@ def unrolled_cell(inputs, hidden, cell, kernel, bias, dtype):
 
 
 def block_lstm(inputs, hidden, cell, kernel, bias, dtype):
-    """The same in one operation of TensorFlow's CPU library, in float32."""
+    """The same function in one operation of TensorFlow's CPU library, float32 only."""
     no_peephole = tf.zeros(hidden.shape[1:])
     _, cells, _, _, _, _, outputs = tf.raw_ops.BlockLSTMV2(
         seq_len_max=tf.constant(inputs.shape[0], tf.int64), x=inputs, cs_prev=cell, h_prev=hidden, w=kernel,
@@ -30,9 +30,9 @@ def block_lstm(inputs, hidden, cell, kernel, bias, dtype):
     return outputs, outputs[-1], cells[-1]
 
 
-def product(a, b, dtype, **transposes):
-    """Returns the product of two float32 matrices, rounded to `dtype` before it."""
-    return tf.cast(tf.matmul(tf.cast(a, dtype), tf.cast(b, dtype), **transposes), tf.float32)
+def matmul(a, b, dtype):
+    """Return the product of two float32 matrices, computed in `dtype`, as float32."""
+    return tf.cast(tf.matmul(tf.cast(a, dtype), tf.cast(b, dtype)), tf.float32)
 
 
 LAYERS = {"unrolled_cell": unrolled_cell, "block_lstm": block_lstm}
@@ -62,7 +62,7 @@ class Trainer(TensorFlowTrainer):
         variables = [self.embedding, *tf.nest.flatten(self.layers), self.softmax_weights, self.softmax_bias]
         with tf.GradientTape() as tape:
             cost, state = self._cost(inputs, targets, state)
-        gradients, _ = tf.clip_by_global_norm(tape.gradient(cost, variables), self.workload.max_grad_norm)
+        gradients, _ = tf.clip_by_global_norm(tape.gradient(cost, variables), self.workload.clip_norm)
         for variable, gradient in zip(variables, gradients):
             if isinstance(gradient, tf.IndexedSlices):
                 variable.scatter_sub(tf.IndexedSlices(self.workload.learning_rate * gradient.values, gradient.indices))
@@ -77,10 +77,10 @@ class Trainer(TensorFlowTrainer):
             features = self._dropout(outputs)
             new_state.append((hidden, cell))
         rows = tf.reshape(features, [-1, self.workload.hidden_size])
-        logits = product(rows, self.softmax_weights, self.product_dtype) + self.softmax_bias
+        logits = matmul(rows, self.softmax_weights, self.product_dtype) + self.softmax_bias
         labels = tf.reshape(tf.transpose(targets), [-1])
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         return tf.reduce_sum(losses) / self.workload.batch_size, tuple(new_state)
 
     def _dropout(self, features):
-        return tf.nn.dropout(features, 1 - self.workload.keep_prob) if self.workload.keep_prob < 1 else features
+        return tf.nn.dropout(features, self.workload.dropout) if self.workload.dropout else features

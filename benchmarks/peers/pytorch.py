@@ -1,4 +1,7 @@
-"""PyTorch: `nn.LSTM` (cuDNN on a GPU), SGD and `clip_grad_norm_`; float32, TF32 or bfloat16 autocast. Imports no TensorFlow."""
+"""PyTorch: `nn.LSTM` (cuDNN on a GPU), SGD and `clip_grad_norm_`. Imports no TensorFlow.
+
+The precision is float32, TF32, or for bfloat16 that of `torch.autocast`.
+"""
 
 import itertools
 
@@ -9,14 +12,14 @@ from benchmarks.workload import Workload
 
 
 class LanguageModel(nn.Module):
-    """Dropout on the output of the embedding, between the layers and before the softmax, as in the paper."""
+    """Has dropout after the embedding, between the layers and before the softmax, as in the paper."""
 
     def __init__(self, workload: Workload):
         super().__init__()
-        drop_prob, units = 1 - workload.keep_prob, workload.hidden_size
+        rate, units = workload.dropout, workload.hidden_size
         self.embedding = nn.Embedding(workload.vocab_size, units)
-        self.dropout = nn.Dropout(drop_prob) if drop_prob else nn.Identity()
-        self.lstm = nn.LSTM(units, units, workload.num_layers, dropout=drop_prob if workload.num_layers > 1 else 0.0)
+        self.dropout = nn.Dropout(rate) if rate else nn.Identity()
+        self.lstm = nn.LSTM(units, units, workload.num_layers, dropout=rate if workload.num_layers > 1 else 0.0)
         self.decoder = nn.Linear(units, workload.vocab_size)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -workload.init_scale, workload.init_scale)
@@ -55,7 +58,7 @@ class Trainer:
             losses = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
         cost = losses / self.workload.batch_size
         cost.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.workload.max_grad_norm)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.workload.clip_norm)
         self.optimizer.step()
         self.state = tuple(tensor.detach() for tensor in state)
         return cost.detach()

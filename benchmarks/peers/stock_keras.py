@@ -6,7 +6,7 @@ from benchmarks.peers.tensorflow_trainer import TensorFlowTrainer
 
 
 class Trainer(TensorFlowTrainer):
-    """With Keras's own choices: cuDNN on a GPU, XLA elsewhere (`jit_compile="auto"`), unless options say otherwise."""
+    """By default Keras chooses: cuDNN on a GPU, XLA elsewhere (`jit_compile="auto"`)."""
 
     def __init__(self, workload, precision, unroll=False, jit_compile="auto"):
         super().__init__(workload, precision)
@@ -22,9 +22,9 @@ class Trainer(TensorFlowTrainer):
         layers.append(keras.layers.Dense(workload.vocab_size))
         self.model = keras.Sequential(layers)
         self.model.compile(
-            keras.optimizers.SGD(workload.learning_rate, global_clipnorm=workload.max_grad_norm),
+            keras.optimizers.SGD(workload.learning_rate, global_clipnorm=workload.clip_norm),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            loss_weights=float(workload.num_steps),  # of the mean over batch and time, to make it the sum over time
+            loss_weights=float(workload.num_steps),  # the loss is the mean over batch and time; this makes it the sum over time
             jit_compile=jit_compile,
         )
         self.description["versions"]["keras"] = keras.__version__
@@ -35,4 +35,4 @@ class Trainer(TensorFlowTrainer):
         return float(loss)
 
     def _dropout(self):
-        return [keras.layers.Dropout(1 - self.workload.keep_prob)] if self.workload.keep_prob < 1 else []
+        return [keras.layers.Dropout(self.workload.dropout)] if self.workload.dropout else []

@@ -1,14 +1,14 @@
-"""What all contestants of TensorFlow have in common."""
+"""Shared by all contestants that use TensorFlow."""
 
 import itertools
 
 import tensorflow as tf
 
-from ptb import devices
+from ptb.runtime import devices
 
 
 class TensorFlowTrainer:
-    """Sets up the device and the data; the contestant's own class adds the model and `train`."""
+    """Sets up device, precision and data. A subclass adds the model and `train`."""
 
     def __init__(self, workload, precision):
         self.gpus = devices.visible_gpus()

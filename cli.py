@@ -1,0 +1,216 @@
+"""Shared by the commands: flags that several of them have, one-line errors, and exit codes.
+
+    def define_flags(values):
+        cli.define_model(values)
+        flags.DEFINE_integer("seed", 1, "Seed of ...", flag_values=values)
+
+    def main(values):
+        print(values.seed)
+
+    if __name__ == "__main__":
+        cli.run(main, define_flags)
+
+Each run of a command has `FlagValues` of its own instead of absl's global FLAGS. So a module that defines flags can be imported
+anywhere, and IPython can `%run` a command twice with different flags.
+"""
+
+import contextlib
+import difflib
+import errno
+import inspect
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import NoReturn
+
+from absl import flags
+
+from ptb.config import FORMER_NAMES, Config, ConfigError, flatten
+from ptb.data.files import DataError
+from ptb.runs.folder import RunError
+from ptb.runtime.devices import OUT_OF_MEMORY, PRECISIONS, RNN_MODES, DeviceError
+from ptb.runtime.signals import silence
+from ptb.training.state import Diverged
+
+WRONG_FLAGS, FAILED = 2, 1  # exit codes; 130 after Ctrl-C, 141 if the reader of standard output has gone
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space left, the user's quota or the largest file size is reached
+PATHS = ("data_path", "save_path", "per_token", "runs")  # flags that are empty if they are given an unset shell variable
+TUTORIAL_FLAGS = {"num_gpus": ("distribute", "--distribute=mirrored"), "use_fp16": ("precision", "--precision=bfloat16")}
+TUTORIAL_KERNELS = {"basic": "stepwise", "block": "fused", "cudnn": "cudnn"}
+
+Main = Callable[..., int | None]  # called with the flags, and with the names of runs if the command takes any
+
+flags.disclaim_key_flags()  # --help lists a flag that is defined here with those of the command
+
+
+def run(main: Main, define_flags: Callable[[flags.FlagValues], None], takes_runs: bool = False) -> NoReturn:
+    """Run a command: parse its flags, call `main(values)`, and exit with the code that it returns.
+
+    With `takes_runs`, the other arguments name run folders, and the call is `main(values, runs)`; otherwise they are an error.
+    Errors that the user can cause are one line on standard error. The exit code is 2 for wrong flags and 1 for other errors.
+    """
+    if not hasattr(signal, "SIGPIPE"):  # Windows, which lacks fcntl too
+        sys.exit(_fail("this program needs Linux, macOS or WSL2 (the Linux inside Windows)", FAILED))
+    values = flags.FlagValues()
+    flags.DEFINE_bool("debug", False, "Show the whole traceback of an error.", flag_values=values)
+    define_flags(values)
+    if {"-h", "--help", "--helpshort"} & set(sys.argv[1:]):
+        print(inspect.cleandoc(main.__globals__["__doc__"] or ""), values.get_help(include_special_flags=False), sep="\n")
+        sys.exit()
+    if hasattr(sys.stdout, "reconfigure"):  # a notebook's stream has no such method
+        sys.stdout.reconfigure(errors="backslashreplace")  # escape characters that the terminal cannot show
+    with _log_to_stderr():
+        sys.exit(_call(main, values, takes_runs))
+
+
+def _call(main: Main, values: flags.FlagValues, takes_runs: bool) -> int | None:
+    """Return the exit code of a command; errors that the user can cause are printed."""
+    try:
+        arguments = _parse(values, takes_runs)
+        code = main(values, arguments) if takes_runs else main(values)
+        if sys.stdout:
+            sys.stdout.flush()  # here, because a full disk or a closed pipe may show only now
+        return code
+    except (flags.Error, ConfigError) as error:
+        return _fail(error, WRONG_FLAGS)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 128 + signal.SIGINT)
+    except (DataError, DeviceError, Diverged, RunError, OSError, *OUT_OF_MEMORY) as error:
+        if isinstance(error, BrokenPipeError) and not error.filename:  # `| head` has read enough: not an error
+            silence(sys.stdout)
+            return 128 + signal.SIGPIPE
+        if values.debug:
+            raise
+        return _fail(_describe(error), FAILED)
+
+
+def _parse(values: flags.FlagValues, takes_runs: bool) -> list[str]:
+    """Parse the command line into `values`. Return the arguments that are not flags."""
+    try:
+        _, *arguments = values(sys.argv)
+    except flags.UnrecognizedFlagError as error:
+        raise flags.Error(_explain_unknown_flag(error.flagname, error.flagvalue.partition("=")[2], values)) from None
+    except ValueError as error:  # absl's: --nodebug=1
+        raise flags.Error(str(error)) from None
+    if arguments and not takes_runs:
+        cure = f"write --set {arguments[0]}" if "set" in values and "=" in arguments[0] else "flags begin with --, see --help"
+        raise flags.Error(f"unexpected argument {arguments[0]!r}: {cure}")
+    if "" in arguments:
+        raise flags.Error("the name of a run is empty; name its folder, for example: runs/small-1")
+    for name in PATHS:
+        if name in values and values[name].value == "":
+            raise flags.Error(f"--{name}: is empty; name a file or a folder, or leave the flag out")
+    return arguments
+
+
+def _explain_unknown_flag(name: str, value: str, values: flags.FlagValues) -> str:
+    """Return a line that says what to write instead of an unknown flag."""
+    flag, cure = TUTORIAL_FLAGS.get(name) or ("set", _setting(name, value))
+    if cure and flag in values:
+        return f"--{name}: is no flag here; write {cure}"
+    near = difflib.get_close_matches(name, values, n=1)
+    return f"--{name}: unknown flag; " + (f"did you mean --{near[0]}?" if near else "--help lists the flags")
+
+
+def _setting(name: str, value: str) -> str | None:
+    """Return the --set for a flag that is named like a field of the configuration, here or in other programs."""
+    if name in FORMER_NAMES:
+        return f"--set {FORMER_NAMES[name]}"
+    fields = ["dropout", *(path.rpartition(".")[2] for path in flatten(Config()))]
+    return f"--set {name}={value or 'VALUE'}" if name in fields else None
+
+
+def _describe(error: Exception) -> str:
+    """Return the message for an error that the user can cause."""
+    if isinstance(error, OUT_OF_MEMORY):
+        return "the memory is full; use a machine or a device with more, or a smaller --model or text"
+    if isinstance(error, OSError) and (error.filename or error.errno in DISK_FULL):
+        if not error.filename:
+            silence(sys.stdout)  # the only file that is written without a name; Python would write its buffer at exit
+        cure = "make room there" if error.errno in DISK_FULL else "check the path and its permissions"
+        return f"{error.filename or 'standard output'}: {error.strerror}; {cure}"
+    return str(error)
+
+
+def _fail(error: object, code: int) -> int:
+    print(f"{sys.argv[0]}: {' '.join(map(str.strip, str(error).splitlines()))}", file=sys.stderr)
+    return code
+
+
+@contextlib.contextmanager
+def _log_to_stderr() -> Iterator[None]:
+    """Print log messages in the format of the errors: `train.py: message`."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(sys.argv[0].replace("%", "%%") + ": %(message)s"))
+    logging.root.addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.root.removeHandler(handler)  # another %run adds its own
+
+
+def reject_flags(values: flags.FlagValues, reason: str, *names: str) -> None:
+    """Raise flags.Error if one of these flags was given, because it would have no effect."""
+    for name in names:
+        if values[name].present and values[name].value is not False:
+            raise flags.Error(f"--{name}: {reason}")
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, str]:
+    """Return the values of --set by name: `["learning_rate=0.5"]` gives `{"learning_rate": "0.5"}`. Raises flags.Error."""
+    pairs = [setting.partition("=") for setting in settings]
+    for name, equals, value in pairs:
+        if not (name.strip() and equals):
+            raise flags.Error(f"--set={name}{equals}{value}: write name=value, for example: --set learning_rate=0.5")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def define_model(values: flags.FlagValues, default: str | None = "small") -> None:
+    """Define --model, a name that `configs.find_config` reads."""
+    flags.DEFINE_string(
+        "model", default, "Configuration: a name from configs.py, or path/to/file.py:NAME for one of yours.", flag_values=values
+    )
+
+
+def define_set(values: flags.FlagValues) -> None:
+    """Define --set, a list of strings for `parse_settings`."""
+    flags.DEFINE_multi_string(
+        "set",
+        [],
+        "Change a field of the configuration: --set learning_rate=0.5 --set model.layers=512,512",
+        flag_values=values,
+    )
+
+
+def define_data_path(values: flags.FlagValues, help: str | None = None) -> None:
+    """Define --data_path. The default `help` is that of training."""
+    flags.DEFINE_string(
+        "data_path",
+        None,
+        help
+        or "Text: a folder or simple-examples.tgz with ptb.train.txt, ptb.valid.txt and ptb.test.txt; one text file, which is "
+        'split into these; or "demo", the built-in corpus. Default: PTB, downloaded once and kept.',
+        flag_values=values,
+    )
+
+
+def define_rnn_mode(values: flags.FlagValues) -> None:
+    """Define --rnn_mode, an argument of `ptb.runtime.devices.choose_kernel`."""
+    help = f"<{'|'.join(RNN_MODES)}>: Kernel of the recurrent layers; see ptb/model/kernels.py."
+    flags.DEFINE(_KernelParser(RNN_MODES), "rnn_mode", "auto", help, flag_values=values, serializer=flags.ArgumentSerializer())
+
+
+def define_precision(values: flags.FlagValues, default: str) -> None:
+    """Define --precision, an argument of `ptb.runtime.devices.choose_precision`."""
+    help = "Precision of matrix products. auto: tf32 or bfloat16 if the device has units for it, otherwise float32."
+    flags.DEFINE_enum("precision", default, PRECISIONS, help, flag_values=values)
+
+
+class _KernelParser(flags.EnumParser):
+    """Parse --rnn_mode; for a kernel's name in the TF 1 tutorial, say which one to write."""
+
+    def parse(self, argument: str) -> str:
+        if argument not in RNN_MODES and argument.lower() in TUTORIAL_KERNELS:
+            raise ValueError(f"is a name of the TF 1 tutorial; write --rnn_mode={TUTORIAL_KERNELS[argument.lower()]}")
+        return super().parse(argument)

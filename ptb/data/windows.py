@@ -1,0 +1,77 @@
+"""Token ids to windows: the pairs `(inputs, targets)`, each `[batch_size, num_steps]`, of training and scoring."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ptb.data.files import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Windows(Sequence):
+    """The windows with these `indices` over `streams`, `[batch_size, stream_length]`; see `windows`.
+
+    An item is a pair of views `(inputs, targets)`. A slice is again a `Windows` and copies nothing.
+    """
+
+    streams: np.ndarray
+    num_steps: int
+    burn_in: int
+    indices: range
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return Windows(self.streams, self.num_steps, self.burn_in, self.indices[index])
+        start = self.indices[index] * self.num_steps
+        stop = min(start + self.burn_in + self.num_steps, self.streams.shape[1] - 1)  # the last token is only a target
+        return self.streams[:, start:stop], self.streams[:, start + 1 : stop + 1]
+
+
+def windows(
+    tokens: np.ndarray,
+    batch_size: int,
+    num_steps: int,
+    drop_remainder: bool = True,
+    burn_in: int = 0,
+    name: str = "the text",
+) -> Windows:
+    """Cut tokens, int32 `[N]`, into `batch_size` contiguous streams, and the streams into windows of `num_steps`.
+
+    Each window is `(inputs, targets)`, two views of `tokens` of shape `[batch_size, num_steps]`. `targets` is one step
+    ahead of `inputs`. Row b of a window continues row b of the window before.
+
+    A stream has N // batch_size tokens. As in `ptb_producer` of the TensorFlow tutorial, the remainder is dropped: the
+    tokens after the last stream, and the steps after the last complete window. If `drop_remainder` is false, these steps
+    form a last, shorter window.
+
+    With `burn_in` > 0 a window has burn_in + num_steps steps and still starts `num_steps` after the window before.
+
+    Raises DataError, which begins with `name`, if the text is too short for one window.
+    Raises ValueError if `batch_size` or `num_steps` is below 1.
+    """
+    if batch_size < 1 or num_steps < 1:
+        raise ValueError(f"batch_size {batch_size} and num_steps {num_steps} must be 1 or more")
+    stream_length = len(tokens) // batch_size
+    predictions = stream_length - 1 - burn_in
+    count = predictions // num_steps if drop_remainder else math.ceil(predictions / num_steps)
+    if count < 1:
+        needed = batch_size * (1 + burn_in + (num_steps if drop_remainder else 1))
+        raise DataError(
+            f"{name}: has {len(tokens):,} tokens, too few for one window of batch_size {batch_size} and num_steps "
+            f"{num_steps}, which needs {needed:,}; use a longer text or a smaller batch_size or num_steps"
+        )
+    streams = np.asarray(tokens)[: batch_size * stream_length].reshape(batch_size, stream_length)
+    return Windows(streams, num_steps, burn_in, range(count))
+
+
+def scoring_windows(tokens: np.ndarray) -> Windows:
+    """Return windows for scoring a text, int32 `[N]`: batch size 1, all N - 1 predictions.
+
+    The model carries its state from window to window, so the window length of 500 does not change the score.
+    """
+    return windows(tokens, 1, 500, drop_remainder=False)

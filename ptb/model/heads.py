@@ -1,0 +1,115 @@
+"""The softmax head: from the features of the last layer to logits and losses over the vocabulary.
+
+Most of the arithmetic of a small model is here, so the cross-entropy has a gradient written by hand.
+"""
+
+import math
+
+import tensorflow as tf
+
+from ptb.model.kernels import matmul
+from ptb.runtime.devices import on_host
+
+
+class SoftmaxHead:
+    """Softmax over the vocabulary. `weights [vocab, hidden]` and `bias [vocab]` are variables of the model."""
+
+    def __init__(self, weights, bias, product_dtype):
+        self.weights, self.bias = weights, bias
+        self.product_dtype = product_dtype
+
+    def logits(self, features):
+        """Return the logits `[batch, num_steps, vocab]` of features `[num_steps, batch, hidden]`."""
+        num_steps, batch_size = tf.unstack(tf.shape(features)[:2])
+        rows = tf.reshape(tf.transpose(features, [1, 0, 2]), [-1, features.shape[-1]])
+        scores = logits(rows, self.weights.value, self.bias.value, self.product_dtype)
+        return tf.reshape(scores, [batch_size, num_steps, self.bias.shape[0]])
+
+    def losses(self, features, targets):
+        """Return −log p(target) in nats, `[batch, num_steps]`, for features `[num_steps, batch, hidden]`."""
+        return self._losses_of_rows(cross_entropy, features, targets)
+
+    def sampled_losses(self, features, targets, num_samples, seed):
+        """Return what to minimise if the vocabulary is large, and an estimate of `losses`: see `sampled_cross_entropy`."""
+        return self._losses_of_rows(sampled_cross_entropy, features, targets, num_samples, seed)
+
+    def _losses_of_rows(self, function, features, targets, *arguments):
+        rows = tf.reshape(features, [-1, features.shape[-1]])
+        with on_host():
+            labels = tf.reshape(tf.transpose(targets), [-1])
+        losses = function(rows, self.weights.value, self.bias.value, labels, self.product_dtype, *arguments)
+        return tf.nest.map_structure(lambda values: tf.transpose(tf.reshape(values, tf.shape(features)[:2])), losses)
+
+
+def logits(features, weights, bias, product_dtype):
+    """Return `features weightsᵀ + bias`: `[rows, hidden]`, `[vocab, hidden]`, `[vocab]` → `[rows, vocab]`."""
+    return tf.nn.bias_add(matmul(features, weights, product_dtype, transpose_b=True), bias)
+
+
+def cross_entropy(features, weights, bias, targets, product_dtype):
+    """Return −log p(target) in nats of each row, `[rows]`, for targets int32 `[rows]` and p = softmax(logits).
+
+    Same result as `tf.nn.sparse_softmax_cross_entropy_with_logits`. The gradient of the logits is p − one_hot(target). p is as
+    large as everything else together. To avoid a copy of p, the three products are computed with p, then the rows of the
+    targets are subtracted from the results.
+    """
+
+    @tf.custom_gradient
+    def run(features, weights, bias):
+        scores = logits(features, weights, bias, product_dtype)
+        p = tf.nn.softmax(scores)
+        # log Σ exp from the sum that the softmax has computed already. The largest p is at least 1 / vocab: never rounded to 0.
+        log_normaliser = tf.reduce_max(scores, -1) - tf.math.log(tf.reduce_max(p, -1))
+        losses = log_normaliser - tf.gather(scores, targets, batch_dims=1)
+
+        def gradient(d_losses):
+            rows, d = targets[:, tf.newaxis], d_losses[:, tf.newaxis]
+            d_features = d * (matmul(p, weights, product_dtype) - tf.gather(weights, targets))
+            d_weights = matmul(p, d * features, product_dtype, transpose_a=True)
+            d_bias = tf.linalg.matvec(p, d_losses, transpose_a=True)
+            return (
+                d_features,
+                tf.tensor_scatter_nd_sub(d_weights, rows, d * features),
+                tf.tensor_scatter_nd_sub(d_bias, rows, d_losses),
+            )
+
+        return losses, gradient
+
+    return run(features, weights, bias)
+
+
+def sampled_cross_entropy(features, weights, bias, targets, product_dtype, num_samples, seed):
+    """Return what to minimise instead of `cross_entropy` if the vocabulary is large, and an estimate of that, each `[rows]`.
+
+    Both use the target and a set of words, the same for all rows: those of `num_samples` draws with repeats from `seed`, int32
+    `[2]`. A step therefore touches few rows of the weights. The first is the loss of a softmax over the target and the set,
+    with log P(word is in such a set) subtracted from each score (Jean et al. 2015, "On Using Very Large Target Vocabulary";
+    like `tf.nn.sampled_softmax_loss`, whose own draws do not follow from a seed per step). In expectation over sets its minimum
+    is near that of `cross_entropy`, but its value is lower. The second keeps the target's score unchanged, because the target
+    is always there: in expectation over sets its sum of exponentials is that of the whole vocabulary.
+    """
+    vocab_size = weights.shape[0]
+
+    def log_inclusion_probability(words):
+        in_one_draw = tf.math.log1p(1 / (tf.cast(words, features.dtype) + 1)) / math.log(vocab_size + 1)
+        return tf.math.log(-tf.math.expm1(num_samples * tf.math.log1p(-in_one_draw)))
+
+    with on_host():
+        words = tf.sort(zipf_draws(num_samples, vocab_size, seed))
+        is_repeat = tf.concat([[False], words[1:] == words[:-1]], 0)
+        excluded = is_repeat | (words == targets[:, tf.newaxis])
+    target_scores = tf.reduce_sum(features * tf.gather(weights, targets), -1) + tf.gather(bias, targets)
+    word_scores = logits(features, tf.gather(weights, words), tf.gather(bias, words), product_dtype)
+    word_scores = tf.where(excluded, word_scores.dtype.min, word_scores - log_inclusion_probability(words))
+    margins = tf.reduce_logsumexp(word_scores, -1) - target_scores
+    return tf.nn.softplus(margins + log_inclusion_probability(targets)), tf.nn.softplus(margins)
+
+
+def zipf_draws(count, vocab_size, seed):
+    """Return `count` ids below `vocab_size`, int32; id k has probability log((k + 2) / (k + 1)) / log(vocab_size + 1).
+
+    Ids are in order of descending frequency, and word frequencies follow Zipf's law.
+    """
+    uniform = tf.random.stateless_uniform([count], seed, dtype=tf.float64)
+    words = tf.cast(tf.exp(uniform * math.log(vocab_size + 1)), tf.int32) - 1
+    return tf.minimum(words, vocab_size - 1)  # exp may round up

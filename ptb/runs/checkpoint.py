@@ -1,0 +1,134 @@
+"""Checkpoints: files with everything that a run has learnt, the newest of which a run continues from.
+
+A checkpoint holds arrays (weights, optimiser, recurrent state, sums) and a JSON record (place in the text, history, curves).
+The format is NumPy's: a zip file with a CRC-32 of each member and no pickles, so reading one cannot execute code.
+"""
+
+import json
+import logging
+import pathlib
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from ptb.runs.storage import RunError, write_atomically
+
+CHECKPOINTS_KEPT = 2
+REWIND_FACTOR = 0.5  # of the learning rates, at each rewind
+MAX_REWINDS = 10
+RECORD = "__record__"  # name of the JSON record among the arrays
+
+logger = logging.getLogger(__name__)
+
+
+class Checkpoint(NamedTuple):
+    """The content of a checkpoint and its file."""
+
+    arrays: dict
+    record: dict
+    path: pathlib.Path
+
+
+class CheckpointStore:
+    """The checkpoints `checkpoint-<step>.npz` of a run folder. With `read_only`, as for further workers, it writes nothing."""
+
+    def __init__(self, folder: pathlib.Path, read_only: bool = False):
+        self.folder = folder
+        self.read_only = read_only
+        self._damaged: list[pathlib.Path] = []  # skipped while loading
+
+    def paths(self) -> list[pathlib.Path]:
+        """Return the files, oldest first."""
+        files = self.folder.glob("checkpoint-*.npz")
+        return sorted(path for path in files if re.fullmatch(r"checkpoint-\d{9}\.npz", path.name))
+
+    def save(self, step: int, arrays: dict, record: dict, epoch_step: int = 0) -> None:
+        """Write a checkpoint atomically, then deletes older ones.
+
+        Keeps the last two, and the one of `epoch_step`, to which a rewind returns. Damaged ones do not count and are deleted.
+        """
+        if self.read_only:
+            return
+
+        def write(file):
+            np.savez(file, **{RECORD: np.frombuffer(json.dumps(record).encode(), np.uint8)}, **arrays)
+
+        write_atomically(self.folder / checkpoint_name(step), write)
+        for path in self._damaged:
+            if path.name != checkpoint_name(step):
+                path.unlink(missing_ok=True)
+        self._damaged = []
+        for old in self.paths()[:-CHECKPOINTS_KEPT]:
+            if old.name != checkpoint_name(epoch_step):
+                old.unlink()
+
+    def load(self, up_to: int | None = None) -> Checkpoint | None:
+        """Return the newest intact checkpoint, of those up to a step if that is given; None if there is none.
+
+        Skips damaged files with a warning if an intact one remains. Raises RunError if only damaged ones remain, or for a file
+        that cannot be opened: it may be intact.
+        """
+        damaged = []
+        for path in self.paths()[::-1]:
+            if up_to is not None and path.name > checkpoint_name(up_to):
+                continue
+            try:
+                checkpoint = _read(path)
+            except RunError:
+                raise
+            except Exception as error:  # zipfile, NumPy and json raise a dozen types for damaged bytes
+                damaged.append(f"{path}: damaged checkpoint ({type(error).__name__}: {error})")
+                self._damaged.append(path)
+                continue
+            for message in damaged:
+                logger.warning("%s; continuing from %s", message, path.name)
+            return checkpoint
+        if damaged:
+            raise RunError(f"{'; '.join(damaged)}; restore it from a copy, or delete it to start again")
+        return None
+
+    def delete_after(self, step: int) -> None:
+        """Delete the checkpoints of later steps."""
+        for path in self.paths():
+            if path.name > checkpoint_name(step):
+                path.unlink()
+
+    def rewind(self) -> tuple[int, float]:
+        """Return to the start of the epoch with lower learning rates, after training diverged.
+
+        Deletes the checkpoints since then: they may have been written after the step that diverged, and depend on the clock.
+        Returns the step to continue from and the remaining factor of the configuration's learning rates, `REWIND_FACTOR` per
+        rewind. Raises RunError after `MAX_REWINDS`: lower rates do not help.
+        """
+        newest = self.load().record
+        epoch_step = newest["step"] - newest["window"]
+        checkpoint = self.load(up_to=epoch_step)
+        if checkpoint is None:
+            raise RunError(f"{self.folder}: has no checkpoint of step {epoch_step}, the start of the epoch; train again")
+        step, factor = checkpoint.record["step"], checkpoint.record["rate_factor"] * REWIND_FACTOR
+        if factor < REWIND_FACTOR**MAX_REWINDS:
+            raise RunError(f"{checkpoint.path}: diverged after {MAX_REWINDS} rewinds too; use a lower --set learning_rate")
+        self.delete_after(step)  # first: a crash here only repeats the rewind
+        self.save(step, checkpoint.arrays, checkpoint.record | {"rate_factor": factor}, epoch_step=step)
+        return step, factor
+
+
+def checkpoint_name(step: int) -> str:
+    return f"checkpoint-{step:09d}.npz"
+
+
+def _read(path):
+    try:
+        opened = path.open("rb")
+    except OSError as error:
+        cure = "make it readable, or move it elsewhere to continue without it"
+        raise RunError(f"{path}: cannot be read ({error.strerror}); {cure}") from None
+    with opened, np.load(opened, allow_pickle=False) as file:
+        if sum(member.file_size for member in file.zip.infolist()) > path.stat().st_size:
+            raise ValueError("unpacks to more than its size")  # ours are not compressed: this is a decompression bomb
+        arrays = {name: file[name] for name in file.files}
+    record = json.loads(arrays.pop(RECORD).tobytes())
+    if not isinstance(record, dict):
+        raise ValueError("its record is not a JSON object")
+    return Checkpoint(arrays, record, path)

@@ -1,0 +1,86 @@
+"""Stop on request, between two training steps and after a checkpoint; and print to streams that may disappear."""
+
+import errno
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import NoReturn, TextIO
+
+EXIT_CODES = {signal.SIGTERM: 128 + signal.SIGTERM, signal.SIGINT: 128 + signal.SIGINT}
+ECHO = 1.0  # seconds; a second signal within them is the same request, because a process group may receive it twice
+PERIOD = 10  # workers agree on whether to stop at every tenth call of `requested`
+
+
+class StopRequest:
+    """Turn SIGTERM and Ctrl-C into a request that the training loop reads; use it in a `with` statement.
+
+    A second signal more than a second later ends the process at once. Workers that train together must stop together: at
+    every tenth call of `requested`, `agree(this worker is to stop)` returns whether any worker is to stop. All workers must
+    call `requested` equally often.
+    """
+
+    def __init__(self, hint: str = "", agree: Callable[[bool], bool] | None = None):
+        self.hint = hint
+        self.agree = agree
+        self._agreed = False
+        self._asked = 0
+        self._signal = self._since = None
+        self._previous = {}
+
+    def requested(self) -> bool:
+        """Return whether to stop now."""
+        if self.agree and not self._agreed:
+            self._asked += 1
+            self._agreed = self._asked % PERIOD == 0 and self.agree(self._signal is not None)
+        return self._agreed if self.agree else self._signal is not None
+
+    def __enter__(self) -> "StopRequest":
+        self._previous = {number: signal.signal(number, self._request) for number in EXIT_CODES}
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def exit(self) -> NoReturn:
+        """Exit with code 143 after SIGTERM or 130 after Ctrl-C, and print the hint. Save everything first."""
+        number = self._signal or signal.SIGTERM  # None if another worker received the signal
+        print_line(f"Stopped by {signal.Signals(number).name}; {self.hint}", sys.stderr)
+        sys.exit(EXIT_CODES[number])
+
+    def watch(self, windows: Iterable) -> Iterator:
+        """Yield the windows, and exit between two of them on request: for long work that has nothing to save."""
+        for window in windows:
+            if self.requested():
+                self.exit()
+            yield window
+
+    def _request(self, number: int, _) -> None:
+        now = time.monotonic()
+        if self._signal is None:
+            self._signal, self._since = number, now
+        elif now - self._since > ECHO:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+
+def print_line(line: str, stream: TextIO | None = None) -> None:
+    """Print a line; once the stream's reader is gone, discard this line and all later ones.
+
+    The reader goes when Ctrl-C also ends `tee` at the other end of a pipe, or when the terminal of a background run closes.
+    Training should continue in both cases.
+    """
+    stream = stream or sys.stdout
+    try:
+        print(line, file=stream, flush=True)
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            raise
+        silence(stream)
+
+
+def silence(stream: TextIO) -> None:
+    """Discard everything written to a stream from now on, and the contents of its buffer."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,0 +1,79 @@
+"""Compares the gradient of a model's loss with central differences: slow, and independent of how the gradient is derived."""
+
+import numpy as np
+import tensorflow as tf
+
+from ptb.config import Config, override
+from ptb.model.language_model import build_model
+from ptb.training.loss import loss_fn
+
+EPSILON = 1e-4
+VOCAB_SIZE = 7
+UNITS = 3
+SIZES = {"batch_size": 2, "num_steps": 3}
+BPTT_STEPS = 7  # if the gradient reaches further back than num_steps
+SOFTMAX_SAMPLES = 4  # if the softmax is estimated
+
+
+def check_config(config: Config, rnn_mode: str = "auto") -> dict[str, float]:
+    """Return the largest relative error of the gradient per variable, for a tiny float64 model of a configuration.
+
+    Cell, kernel, dropout and loss are those of the configuration; layers, window and vocabulary are a few units each.
+    """
+    layers = tuple(UNITS + index for index, _ in enumerate(config.model.layers))
+    config = override(config, {"layers": layers, **SIZES, "bptt_steps": BPTT_STEPS if config.burn_in else 0})
+    if config.loss.softmax_samples:
+        config = override(config, {"softmax_samples": SOFTMAX_SAMPLES})
+    model = build_model(config, VOCAB_SIZE, rnn_mode=rnn_mode, dtype="float64")
+    shape = (2, config.batch_size, config.num_steps + config.burn_in)
+    inputs, targets = np.random.default_rng(0).integers(0, VOCAB_SIZE, shape).astype(np.int32)
+    return relative_errors(model, config, inputs, targets)
+
+
+def relative_errors(model, config: Config, inputs, targets) -> dict[str, float]:
+    """Return the largest relative error of the gradient per variable of a float64 model, by name.
+
+    `inputs` and `targets` are int32 `[batch, steps]`, one window. Weights and state are random, the same each time. An error is
+    relative to the derivative, or to a hundredth of the variable's largest derivative if that is larger: differences of nearly
+    equal costs say nothing about derivatives near zero.
+    """
+    rng = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        variable.assign(rng.normal(0, 0.5, variable.shape))
+    state = tf.nest.map_structure(
+        lambda tensor: tf.constant(rng.normal(0, 0.5, tensor.shape)), model.initial_state(len(inputs))
+    )
+
+    @tf.function(autograph=False)
+    def cost():
+        return loss_fn(model, config.loss, inputs, targets, state, tf.constant([0, 0]), config.burn_in)[0]
+
+    @tf.function(autograph=False)
+    def gradient():
+        variables = [variable.value for variable in model.trainable_variables]
+        with tf.GradientTape() as tape:
+            total = cost()
+        return [tf.convert_to_tensor(derivative) for derivative in tape.gradient(total, variables)]
+
+    errors = {}
+    for variable, derived in zip(model.trainable_variables, gradient()):
+        measured = central_differences(cost, variable)
+        scale = np.maximum(np.abs(measured), np.abs(measured).max() / 100)
+        errors[variable.path.removeprefix(f"{model.name}/")] = float((np.abs(derived.numpy() - measured) / scale).max())
+    return errors
+
+
+def central_differences(function, variable) -> np.ndarray:
+    """Return (function(x + ε) - function(x - ε)) / 2ε for each element x of the variable; `function` has no arguments."""
+    values = variable.numpy()
+    measured = np.zeros_like(values)
+    for place in np.ndindex(values.shape):
+        results = []
+        for sign in (1, -1):
+            moved = values.copy()
+            moved[place] += sign * EPSILON
+            variable.assign(moved)
+            results.append(float(function()))
+        measured[place] = (results[0] - results[1]) / (2 * EPSILON)
+    variable.assign(values)
+    return measured

@@ -1,0 +1,173 @@
+"""The named configurations against the paper, and those of a user's file."""
+
+import numpy as np
+import pytest
+
+import train
+from configs import CONFIGS, find_config
+from ptb.config import SGD, Config, ConfigError, Dropout, Model, StepDecay, differences
+from ptb.data.corpus import Corpus
+from ptb.data.vocabulary import Vocabulary
+from ptb.model.language_model import build_model
+
+# Zaremba et al. (2014), section 4.1. The last row is the smoke test of TensorFlow 1's tutorial.
+TABLE = """
+name   | init | rate | clip | layers | steps | hidden | full-rate epochs | epochs | keep | decay    | batch
+small  | .1   | 1    | 5    | 2      | 20    | 200    | 4                | 13     | 1.0  | 1 / 2    | 20
+medium | .05  | 1    | 5    | 2      | 35    | 650    | 6                | 39     | .5   | 1 / 1.2  | 20
+large  | .04  | 1    | 10   | 2      | 35    | 1500   | 14               | 55     | .35  | 1 / 1.15 | 20
+test   | .1   | 1    | 1    | 1      | 2     | 2      | 1                | 1      | 1.0  | 1 / 2    | 20
+"""
+# Table 1 of the same: averaged models, perplexity of the validation text, of the test text.
+PUBLISHED = """
+small  |  1 | 120.7 | 114.5
+small  |  2 | 100.4 |  96.1
+small  |  5 |  87.9 |  84.1
+small  | 10 |  83.5 |  80.0
+medium |  1 |  86.2 |  82.7
+medium |  2 |  80.6 |  77.0
+medium |  5 |  76.7 |  73.3
+medium | 10 |  75.2 |  72.0
+large  |  1 |  82.2 |  78.4
+large  |  2 |  76.9 |  73.6
+large  | 10 |  72.8 |  69.5
+large  | 38 |  71.9 |  68.7
+"""
+
+
+def cells_of(row):
+    return [cell.strip() for cell in row.split("|")]
+
+
+@pytest.mark.parametrize("row", TABLE.strip().splitlines()[1:], ids=lambda row: cells_of(row)[0])
+def test_the_published_configurations_have_the_papers_values_and_no_other_option(row):
+    name, init_scale, rate, clip, layers, steps, hidden, full_rate, epochs, keep, decay, batch = cells_of(row)
+    dividend, divisor = map(float, decay.split("/"))
+    assert CONFIGS[name].config == Config(
+        model=Model(layers=[int(hidden)] * int(layers), init_scale=float(init_scale)),
+        dropout=Dropout.everywhere(1 - float(keep)),
+        optimizer=SGD(learning_rate=float(rate), clip_norm=float(clip)),
+        schedule=StepDecay(full_rate_epochs=int(full_rate), factor=dividend / divisor),
+        batch_size=int(batch),
+        num_steps=int(steps),
+        num_epochs=int(epochs),
+    )
+
+
+def test_published_perplexities_are_the_papers():
+    published = {}
+    for row in PUBLISHED.strip().splitlines():
+        name, models, valid, test = cells_of(row)
+        published.setdefault(name, {})[int(models)] = (float(valid), float(test))
+    assert {name: dict(named.published) for name, named in CONFIGS.items() if named.published} == published
+
+
+@pytest.mark.parametrize("name", ["small", "medium", "large", "test"])
+def test_parameter_counts_are_the_published_ones(name):
+    config, parameters = CONFIGS[name].config, CONFIGS[name].parameters
+    vocab_size, hidden = 10_000, config.model.layers[0]
+    layer = 4 * (hidden * hidden + hidden * hidden + hidden)
+    assert parameters == vocab_size * hidden + len(config.model.layers) * layer + vocab_size * hidden + vocab_size
+    model = build_model(config, vocab_size)
+    assert sum(int(np.prod(variable.shape)) for variable in model.trainable_variables) == parameters
+
+
+def test_published_numbers_and_parameters_are_those_of_the_table_alone():
+    assert {name for name, named in CONFIGS.items() if named.parameters} == {"small", "medium", "large", "test"}
+    for name, named in CONFIGS.items():
+        assert named.source
+        if named.base:
+            base = CONFIGS[named.base]
+            assert base.published and not base.base and not named.published
+            assert name.startswith(named.base)
+            assert differences(named.config, base.config)
+
+
+def test_no_two_names_stand_for_the_same_configuration():
+    configs = [named.config for named in CONFIGS.values()]
+    assert len(set(configs)) == len(configs)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("small_lua_decay", {"schedule.full_rate_epochs": 5}),
+        ("small_two_biases", {"model.two_biases": True}),
+        ("small_lua_decay_two_biases", {"schedule.full_rate_epochs": 5, "model.two_biases": True}),
+        ("medium_tutorial_decay", {"schedule.factor": 0.8}),
+        ("medium_two_biases", {"model.two_biases": True}),
+        ("medium_lua_decay_two_biases", {"schedule.full_rate_epochs": 7, "model.two_biases": True}),
+        ("large_two_biases", {"model.two_biases": True}),
+        ("large_lua_decay_two_biases", {"schedule.full_rate_epochs": 15, "model.two_biases": True}),
+        ("small_sampled", {"loss.softmax_samples": 1000}),
+    ],
+)
+def test_a_variant_differs_from_its_base_as_its_name_says(name, changes):
+    named = CONFIGS[name]
+    assert differences(named.config, CONFIGS[named.base].config) == changes
+
+
+@pytest.mark.parametrize("config", [named.config for named in CONFIGS.values()], ids=CONFIGS)
+def test_windows_have_the_sizes_of_the_configuration(config):
+    text = np.arange(8000, dtype=np.int32)
+    train_windows, valid_windows = train.make_windows(Corpus(Vocabulary(("<eos>",)), text, text, text), config)
+    (inputs, targets), (following, _) = train_windows[0], train_windows[1]
+    assert inputs.shape == targets.shape == (config.batch_size, config.burn_in + config.num_steps)
+    np.testing.assert_array_equal(targets, inputs + 1)
+    np.testing.assert_array_equal(following, inputs + config.num_steps)
+    assert valid_windows[0][0].shape == (config.batch_size, config.num_steps)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_find_config_takes_a_name(name):
+    assert find_config(name) == CONFIGS[name].config
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("from configs import SMALL, override\nMINE = override(SMALL, {'num_epochs': 3})\nNUMBER = 3\n")
+    return path
+
+
+def test_find_config_takes_a_file_of_the_users(file, monkeypatch):
+    expected = find_config(f"{file}:MINE")
+    assert differences(expected, CONFIGS["small"].config) == {"num_epochs": 3}
+    monkeypatch.chdir(file.parent)
+    assert find_config("mine.py:MINE") == expected
+    monkeypatch.setenv("HOME", str(file.parent))
+    assert find_config("~/mine.py:MINE") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "facts"),
+    [
+        ("smal", ["smal", "small", "medium", "mine.py:NAME"]),
+        ("", ["small"]),
+        ("mine.py", ["mine.py"]),
+        ("missing.py:MINE", ["missing.py"]),
+        (".:MINE", ["mine.py:NAME"]),
+        ("notes.txt:MINE", ["notes.txt"]),
+        ("mine.py:YOURS", ["mine.py", "YOURS", "MINE", "SMALL"]),
+        ("mine.py:NUMBER", ["NUMBER"]),
+        ("mine.py:", ["mine.py", "MINE"]),
+        ("empty.py:MINE", ["empty.py", "MINE"]),
+        ("wrong.py:MINE", ["num_epochs"]),
+    ],
+)
+def test_a_configuration_that_does_not_exist_is_one_line(file, name, facts, monkeypatch):
+    monkeypatch.chdir(file.parent)
+    (file.parent / "notes.txt").touch()
+    (file.parent / "empty.py").touch()
+    (file.parent / "wrong.py").write_text("from ptb.config import Config\nMINE = Config(num_epochs=0)\n")
+    with pytest.raises(ConfigError) as caught:
+        find_config(name)
+    assert "\n" not in str(caught.value)
+    for fact in facts:
+        assert fact in str(caught.value)
+
+
+def test_an_error_in_the_users_file_passes_through(tmp_path):
+    (tmp_path / "mine.py").write_text("1 / 0\n")
+    with pytest.raises(ZeroDivisionError):
+        find_config(f"{tmp_path / 'mine.py'}:MINE")

@@ -1,0 +1,138 @@
+"""Tables: made from the records, from all of them, and from nothing else."""
+
+import json
+
+import pytest
+
+import tables
+from ptb.runs.storage import RunError
+
+
+@pytest.mark.parametrize("page", tables.PAGES)
+def test_pages_show_what_the_records_say(page):
+    current = (tables.ROOT / page).read_text(encoding="utf-8")
+    assert current == tables.with_tables(page, tables.PAGES[page], tables.RESULTS), "run: python reproduce.py --tables"
+
+
+def record(results, name, valid, test, hours, train=1.0, precision="float32", machine=None):
+    (results / name).mkdir()
+    content = {"train_perplexity": train, "valid_perplexity": valid, "test_perplexity": test, "training_seconds": 3600 * hours}
+    content |= {"precision": precision, "seed": int(name.split("-")[1])} | ({"machine": machine} if machine else {})
+    (results / name / "result.json").write_text(json.dumps(content))
+
+
+def average(results, row, count, valid, test):
+    lines = [{"run": f"average of {count}", "split": "valid", "perplexity": valid}]
+    lines.append({"run": f"average of {count}", "split": "test", "perplexity": test})
+    with open(results / f"{row}-average.jsonl", "a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def rows_of(lines):
+    """Return the cells of a table's lines by the first cell."""
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in list(lines)[2:]]
+    return {first.strip("`"): rest for first, *rest in cells}
+
+
+def test_a_row_has_mean_and_deviation_of_its_own_runs(tmp_path):
+    record(tmp_path, "small-1", 120.0, 115.0, 0.4)
+    record(tmp_path, "small-2", 122.0, 116.0, 0.6, precision="float32, bfloat16")
+    record(tmp_path, "small_lua_decay-1", 1.0, 1.0, 1)  # another configuration, whose name begins alike
+    average(tmp_path, "small", 1, 120.0, 115.0)
+    average(tmp_path, "small", 2, 101.25, 97.5)
+    rows = rows_of(tables.table_1(tmp_path))
+    scores = ["120.7 / 114.5", "121.00 ± 1.41 / 115.50 ± 0.71", "2", "bfloat16, float32", "115.00", "0.5"]
+    assert rows["small"][:6] == scores
+    assert rows["small, 2 averaged"][:4] == ["100.4 / 96.1", "101.25 / 97.50", "2", "bfloat16, float32"]
+    assert rows["small, 5 averaged"][:2] == ["87.9 / 84.1", "not run"]
+    assert {len(row) for row in rows.values()} == {8}
+
+
+def test_an_average_names_the_precisions_of_its_own_runs(tmp_path):
+    for seed, precision in ((1, "float32"), (2, "float32"), (3, "bfloat16")):
+        record(tmp_path, f"small-{seed}", 120.0, 115.0, 0.5, precision=precision)
+    average(tmp_path, "small", 2, 97.5, 97.5)
+    assert rows_of(tables.table_1(tmp_path))["small, 2 averaged"][3] == "float32"
+
+
+def test_precisions_and_the_choices_of_the_papers_code_have_rows_of_their_own(tmp_path):
+    record(tmp_path, "medium_tf32-1", 86.0, 82.0, 0.5, precision="tf32")
+    record(tmp_path, "medium_lua_decay_two_biases-1", 87.0, 83.0, 3.0, precision="bfloat16")
+    rows = rows_of(tables.table_1(tmp_path))
+    assert rows["medium"][1] == "not run"
+    assert rows["medium_tf32"][1] == "86.00 / 82.00"
+    assert rows["medium_lua_decay_two_biases"][:2] == ["86.2 / 82.7", "87.00 / 83.00"]
+
+
+def test_the_rate_counts_the_products_of_a_token(tmp_path):
+    """small: 2 layers of 4 x 200 x 400, and a softmax of 200 x 10,000; six operations each per token."""
+    record(tmp_path, "small-1", 120.0, 115.0, 1.0, machine={"cpu": "A amx_bf16 avx512f", "cores": 2, "gpu": None})
+    epochs = [{"words_per_second": 1000.0, "seconds": 10.0}, {"words_per_second": 4000.0, "seconds": 20.0}]
+    (tmp_path / "small-1" / "history.jsonl").write_text("\n".join(map(json.dumps, epochs)))
+    machine, rate = rows_of(tables.table_1(tmp_path))["small"][-2:]
+    assert machine == "2 cores, AMX"
+    assert rate == f"{6 * (2 * 4 * 200 * 400 + 200 * 10_000) * 3000 / 1e9:.0f}"
+
+
+def test_other_configurations_have_a_table_of_their_own_and_characters_bits(tmp_path):
+    record(tmp_path, "small-1", 120.0, 115.0, 0.4)
+    record(tmp_path, "gru-1", 130.0, 125.0, 0.5, train=60.0)
+    record(tmp_path, "gru-2", 132.0, 125.0, 0.5, train=60.0)
+    record(tmp_path, "char_rnn-1", 2.0, 4.0, 2.0, train=1.0)
+    rows = rows_of(tables.others_table(tmp_path))
+    assert rows == {
+        "small": ["1.00", "120.00", "115.00", "perplexity", "1", "float32", "0.4"],
+        "gru": ["60.00 ± 0.00", "131.00 ± 1.41", "125.00 ± 0.00", "perplexity", "2", "float32", "0.5"],
+        "char_rnn": ["0.00", "1.00", "2.00", "bits a character", "1", "float32", "2.0"],
+    }
+
+
+def test_a_choice_is_compared_with_its_base_at_the_same_seeds(tmp_path):
+    for seed, test in ((1, 114.0), (2, 115.0), (3, 200.0)):
+        record(tmp_path, f"small-{seed}", 120.0, test, 0.5, train=40.0)
+    record(tmp_path, "small_lua_decay-1", 123.0, 117.0, 0.5, train=36.5)
+    record(tmp_path, "small_lua_decay-2", 122.0, 117.0, 0.5, train=36.5)
+    record(tmp_path, "small_bfloat16-2", 119.5, 115.25, 0.5, train=40.5, precision="bfloat16")
+    record(tmp_path, "small_bfloat16-4", 0.0, 0.0, 0.5, train=0.0, precision="bfloat16")
+    record(tmp_path, "gru-1", 130.0, 125.0, 0.5)
+    assert rows_of(tables.choices_table(tmp_path)) == {
+        "small_bfloat16": ["`small`", "+0.50", "-0.50", "+0.25", "1"],
+        "small_lua_decay": ["`small`", "-3.50", "+2.50", "+2.50", "2"],
+    }
+
+
+def test_a_choice_is_compared_with_runs_in_its_own_precision(tmp_path):
+    record(tmp_path, "small-1", 120.0, 115.0, 0.5)
+    record(tmp_path, "small-2", 122.0, 116.0, 0.5)
+    record(tmp_path, "small_sampled-1", 150.0, 149.0, 0.5, precision="bfloat16")
+    record(tmp_path, "small_sampled-2", 125.0, 120.0, 0.5, train=2.0)
+    record(tmp_path, "small_bfloat16-1", 140.0, 139.5, 0.5, precision="bfloat16")
+    lines = list(tables.choices_table(tmp_path))[2:]
+    assert "| `small_sampled` | `small` | +1.00 | +3.00 | +4.00 | 1 |" in lines
+    assert "| `small_sampled` | `small_bfloat16` | +0.00 | +10.00 | +9.50 | 1 |" in lines
+
+
+def test_the_picture_is_the_same_for_the_same_records(tmp_path):
+    record(tmp_path, "small-1", 120.0, 115.0, 0.5)
+    average(tmp_path, "small", 10, 84.0, 80.5)
+    pictures = []
+    for name in ("a.svg", "b.svg"):
+        tables.draw_ladder(tmp_path / name, tmp_path)
+        pictures.append((tmp_path / name).read_bytes())
+    assert pictures[0] == pictures[1]
+    record(tmp_path, "medium-1", 87.0, 83.0, 0.5)
+    tables.draw_ladder(tmp_path / "c.svg", tmp_path)
+    assert (tmp_path / "c.svg").read_bytes() != pictures[0]
+
+
+def test_a_damaged_record_is_an_error_that_names_it(tmp_path):
+    record(tmp_path, "gru-1", 120.0, 115.0, 0.5)
+    (tmp_path / "gru-1" / "result.json").write_text('{"run": ')
+    with pytest.raises(RunError, match="gru-1/result.json"):
+        list(tables.others_table(tmp_path))
+
+
+def test_a_page_without_a_place_for_its_tables_is_an_error(tmp_path):
+    (tmp_path / "README.md").write_text("# Nothing here")
+    with pytest.raises(OSError, match="README.md"):
+        tables.with_tables("README.md", {"published"}, tmp_path, root=tmp_path)

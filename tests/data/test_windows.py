@@ -1,0 +1,114 @@
+"""Windows, against cases worked by hand and the expressions of the TensorFlow tutorial."""
+
+import collections
+
+import numpy as np
+import pytest
+
+from helpers.texts import raises_one_line
+from ptb.data.corpus import read_corpus
+from ptb.data.files import DataError
+from ptb.data.windows import scoring_windows, windows
+
+
+def as_lists(result):
+    return [(inputs.tolist(), targets.tolist()) for inputs, targets in result]
+
+
+def test_windows_by_hand():
+    complete = [
+        ([[0, 1, 2], [8, 9, 10]], [[1, 2, 3], [9, 10, 11]]),
+        ([[3, 4, 5], [11, 12, 13]], [[4, 5, 6], [12, 13, 14]]),
+    ]
+    remainder = ([[6], [14]], [[7], [15]])
+    tokens = np.arange(16, dtype=np.int32)
+    assert as_lists(windows(tokens, batch_size=2, num_steps=3)) == complete
+    assert as_lists(windows(tokens, batch_size=2, num_steps=3, drop_remainder=False)) == [*complete, remainder]
+
+
+def test_windows_with_burn_in_by_hand():
+    result = windows(np.arange(20), batch_size=2, num_steps=2, burn_in=3)
+    expected = [
+        [[0, 1, 2, 3, 4], [10, 11, 12, 13, 14]],
+        [[2, 3, 4, 5, 6], [12, 13, 14, 15, 16]],
+        [[4, 5, 6, 7, 8], [14, 15, 16, 17, 18]],
+    ]
+    assert [inputs.tolist() for inputs, _ in result] == expected
+    assert [(targets - 1).tolist() for _, targets in result] == expected
+    assert as_lists(result[1:]) == as_lists(result)[1:]
+    shorter = windows(np.arange(19), batch_size=1, num_steps=8, burn_in=3, drop_remainder=False)
+    assert [(inputs[0, 0], inputs.shape[1]) for inputs, _ in shorter] == [(0, 11), (8, 10)]
+
+
+@pytest.mark.parametrize("num_tokens", [21, 22, 23, 40, 41, 100, 103])
+@pytest.mark.parametrize(("batch_size", "num_steps"), [(1, 1), (1, 20), (3, 2), (4, 4), (7, 2)])
+def test_windows_are_those_of_the_tutorial(num_tokens, batch_size, num_steps):
+    raw_data = np.random.default_rng(0).integers(0, 50, num_tokens, dtype=np.int32)
+    batch_len = len(raw_data) // batch_size
+    data = np.reshape(raw_data[0 : batch_size * batch_len], [batch_size, batch_len])
+    epoch_size = (batch_len - 1) // num_steps
+    result = windows(raw_data, batch_size, num_steps)
+    assert len(result) == len(list(result)) == epoch_size
+    for i, (inputs, targets) in enumerate(result):
+        np.testing.assert_array_equal(inputs, data[:, i * num_steps : (i + 1) * num_steps])
+        np.testing.assert_array_equal(targets, data[:, i * num_steps + 1 : (i + 1) * num_steps + 1])
+    every_step = windows(raw_data, batch_size, num_steps, drop_remainder=False)
+    np.testing.assert_array_equal(np.concatenate([inputs for inputs, _ in every_step], axis=1), data[:, :-1])
+    np.testing.assert_array_equal(np.concatenate([targets for _, targets in every_step], axis=1), data[:, 1:])
+
+
+def test_windows_are_a_sequence_of_views(tmp_path):
+    np.save(tmp_path / "tokens.npy", np.arange(100, dtype=np.int32))
+    tokens = np.load(tmp_path / "tokens.npy", mmap_mode="r")
+    result = windows(tokens, batch_size=4, num_steps=5)
+    assert isinstance(result, collections.abc.Sequence)
+    assert len(result) == 4
+    for inputs, targets in result:
+        assert inputs.shape == targets.shape == (4, 5)
+        assert inputs.dtype == np.int32
+        assert np.shares_memory(inputs, tokens)
+        assert np.shares_memory(targets, tokens)
+        assert not inputs.flags.writeable
+    assert result[-1][0].tolist() == result[3][0].tolist()
+    assert [inputs[0, 0] for inputs, _ in result[1:]] == [5, 10, 15]
+    assert [inputs[0, 0] for inputs, _ in result[::2][1:]] == [10]
+    assert len(result[4:]) == 0
+    with pytest.raises(IndexError):
+        result[4]
+
+
+@pytest.mark.parametrize(
+    ("options", "needed"),
+    [
+        ({}, 720),
+        ({"drop_remainder": False}, 40),
+        ({"burn_in": 5}, 820),
+        ({"burn_in": 5, "drop_remainder": False}, 140),
+    ],
+)
+def test_a_text_too_short_for_one_window_is_an_error(options, needed):
+    assert len(windows(np.zeros(needed, np.int32), 20, 35, **options)) == 1
+    for num_tokens in (needed - 1, 1, 0):
+        facts = ("valid.txt", f"{num_tokens} tokens", "batch_size 20", "num_steps 35", needed)
+        with raises_one_line(DataError, *facts):
+            windows(np.zeros(num_tokens, np.int32), 20, 35, name="valid.txt", **options)
+
+
+@pytest.mark.parametrize(("batch_size", "num_steps", "fact"), [(0, 35, "batch_size 0"), (20, 0, "num_steps 0")])
+def test_sizes_below_one_are_an_error(batch_size, num_steps, fact):
+    with raises_one_line(ValueError, fact):
+        windows(np.zeros(1000, np.int32), batch_size, num_steps)
+
+
+def test_scoring_windows_contain_every_prediction_once():
+    tokens = np.arange(1203, dtype=np.int32)
+    result = scoring_windows(tokens)
+    assert {inputs.shape[0] for inputs, _ in result} == {1}
+    np.testing.assert_array_equal(np.concatenate([inputs for inputs, _ in result], axis=1), tokens[None, :-1])
+    np.testing.assert_array_equal(np.concatenate([targets for _, targets in result], axis=1), tokens[None, 1:])
+
+
+def test_ptb_has_82429_predictions_at_batch_size_one(ptb_path):
+    tokens = read_corpus(ptb_path).test
+    for num_steps in (1, 35, 1000, 82_429, 100_000):
+        assert sum(targets.size for _, targets in windows(tokens, 1, num_steps, drop_remainder=False)) == 82_429

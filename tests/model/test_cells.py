@@ -1,0 +1,136 @@
+"""Every recurrent cell against NumPy in float64 and, if Keras has the same cell, against Keras's layer."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from helpers import oracle
+from ptb import config
+from ptb.model.cells import CELLS, LSTMState
+from ptb.model.language_model import Recurrent
+
+STEPS, BATCH, INPUT, UNITS = 5, 3, 4, 6
+each_cell = pytest.mark.parametrize("cell", CELLS)
+
+
+def make_layer(cell, dtype="float64", **options):
+    """Return a layer of the cell with random weights, biases and extra weights included."""
+    layer = Recurrent(UNITS, cell=cell, initializer="zeros", dtype=dtype, **options)
+    layer.build((None, None, INPUT))
+    rng = np.random.default_rng(1)
+    layer.set_weights([rng.normal(0, 0.7, weights.shape) for weights in layer.get_weights()])
+    return layer
+
+
+def make_case(layer, dtype=np.float64):
+    """Return random inputs and a random state."""
+    rng = np.random.default_rng(2)
+    inputs = rng.normal(size=(STEPS, BATCH, INPUT)).astype(dtype)
+    return inputs, tf.nest.map_structure(lambda t: rng.normal(size=t.shape).astype(dtype), layer.initial_state(BATCH))
+
+
+def test_a_configuration_knows_every_cell():
+    assert set(config.CELLS) == set(CELLS)
+    assert set(config.CELLS_WITH_FORGET_GATE) == {name for name, cell in CELLS.items() if cell.forget_gate is not None}
+
+
+@each_cell
+def test_outputs_and_state_equal_numpy(cell):
+    layer = make_layer(cell)
+    inputs, state = make_case(layer)
+    expected_outputs, *expected_state = oracle.CELLS[cell](inputs, *state, *layer.get_weights())
+    outputs, state = layer(inputs, state)
+    np.testing.assert_allclose(outputs, expected_outputs, rtol=1e-12)
+    for got, expected in zip(state, expected_state, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
+@each_cell
+def test_single_steps_equal_the_whole_sequence(cell):
+    layer = make_layer(cell)
+    inputs, state = make_case(layer)
+    whole, last = layer(inputs, state)
+    for x, expected in zip(inputs, whole):
+        outputs, state = layer(x[np.newaxis], state)
+        np.testing.assert_allclose(outputs[0], expected, rtol=1e-12)
+    np.testing.assert_allclose(tf.stack(state), tf.stack(last), rtol=1e-12)
+
+
+@each_cell
+def test_the_initial_state_is_zero(cell):
+    layer = make_layer(cell)
+    state = layer.initial_state(BATCH)
+    assert isinstance(state, CELLS[cell].state)
+    for tensor in state:
+        np.testing.assert_array_equal(tensor, np.zeros((BATCH, UNITS)))
+
+
+@pytest.mark.parametrize(
+    ("cell", "keras_layer"),
+    [
+        ("tanh_rnn", keras.layers.SimpleRNN(UNITS, return_sequences=True)),
+        ("sigmoid_rnn", keras.layers.SimpleRNN(UNITS, activation="sigmoid", return_sequences=True)),
+        ("gru", keras.layers.GRU(UNITS, return_sequences=True)),
+    ],
+)
+def test_a_keras_layer_with_the_same_weights_gives_the_same_outputs(cell, keras_layer):
+    layer = make_layer(cell, "float32")
+    inputs, state = make_case(layer, np.float32)
+    weights = layer.get_weights()
+    if cell == "gru":  # Keras has both biases in one variable
+        kernel, recurrent_kernel, bias, recurrent_bias = weights
+        weights = [kernel, recurrent_kernel, np.stack([bias, recurrent_bias.reshape(-1)])]
+    keras_layer.build((None, None, INPUT))
+    keras_layer.set_weights(weights)
+    expected = keras_layer(inputs.transpose(1, 0, 2), initial_state=list(state))
+    np.testing.assert_allclose(layer(inputs, state)[0].numpy().transpose(1, 0, 2), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_peephole_lstm_with_peepholes_of_zero_is_an_lstm():
+    peephole, plain = make_layer("peephole_lstm"), make_layer("lstm")
+    *weights, peepholes = peephole.get_weights()
+    peephole.set_weights([*weights, np.zeros_like(peepholes)])
+    plain.set_weights(weights)
+    inputs, state = make_case(plain)
+    np.testing.assert_allclose(peephole(inputs, state)[0], plain(inputs, state)[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize(("index", "sees_old_cell"), [(0, True), (1, True), (2, False)])
+def test_peepholes_of_i_and_f_see_the_old_cell_and_that_of_o_the_new_one(index, sees_old_cell):
+    layer = make_layer("peephole_lstm")
+    *weights, peepholes = layer.get_weights()
+    inputs, state = make_case(layer)
+    state = LSTMState(state.hidden, np.zeros_like(state.cell))  # the old cell of the first step is zero
+    outputs = []
+    for scale in (1, 2):
+        changed = peepholes.copy()
+        changed[index] *= scale
+        layer.set_weights([*weights, changed])
+        outputs.append(layer(inputs[:1], state)[0].numpy())
+    assert np.array_equal(*outputs) == sees_old_cell
+
+
+@pytest.mark.parametrize("cell", ["lstm", "peephole_lstm"])
+def test_two_biases_are_added(cell):
+    """The extra weights of a cell stay in their place."""
+    layer = make_layer(cell, two_biases=True)
+    inputs, state = make_case(layer)
+    kernel, recurrent_kernel, bias, recurrent_bias, *extra = layer.get_weights()
+    expected = oracle.CELLS[cell](inputs, *state, kernel, recurrent_kernel, bias + recurrent_bias, *extra)[0]
+    np.testing.assert_allclose(layer(inputs, state)[0], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "peephole_lstm"])
+def test_the_forget_bias_is_added_to_the_forget_gate(cell):
+    layer = Recurrent(UNITS, cell=cell, initializer="zeros", forget_bias=0.7)
+    layer.build((None, None, INPUT))
+    np.testing.assert_array_equal(layer.bias, np.repeat(np.float32([0, 0.7, 0, 0]), UNITS))
+
+
+@pytest.mark.parametrize(("cell", "name"), [("peephole_lstm", "peepholes"), ("gru", "recurrent_bias")])
+def test_extra_weights_start_at_zero(cell, name):
+    layer = Recurrent(UNITS, cell=cell, initializer="ones")
+    layer.build((None, None, INPUT))
+    assert layer.variables[-1].name == name
+    np.testing.assert_array_equal(layer.get_weights()[-1], np.zeros((3, UNITS)))

@@ -1,0 +1,166 @@
+"""Checkpoints: they come back as they were, the right ones are kept, and damaged ones are skipped by name."""
+
+import os
+
+import numpy as np
+import pytest
+
+from helpers.texts import raises_one_line
+from ptb.runs.checkpoint import MAX_REWINDS, REWIND_FACTOR, CheckpointStore
+from ptb.runs.storage import RunError
+
+ARRAYS = {"weights/kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "carried/state/0": np.zeros((2, 2))}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return CheckpointStore(tmp_path)
+
+
+def save(store, *steps, window=0, **fields):
+    for step in steps:
+        store.save(step, ARRAYS, {"step": step, "window": window, "rate_factor": 1.0} | fields, epoch_step=step - window)
+
+
+def steps(store):
+    return [int(path.stem.removeprefix("checkpoint-")) for path in store.paths()]
+
+
+def test_a_checkpoint_comes_back_as_it_was_and_the_last_two_are_kept(store):
+    assert store.load() is None
+    for step in (5, 50, 500):
+        store.save(step, ARRAYS, {"step": step, "history": [{"epoch": 1}]})
+    assert steps(store) == [50, 500]
+    arrays, record, path = store.load()
+    assert (record, path) == ({"step": 500, "history": [{"epoch": 1}]}, store.paths()[-1])
+    assert arrays.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        np.testing.assert_array_equal(arrays[name], array)
+        assert arrays[name].dtype == array.dtype
+
+
+def test_the_checkpoint_of_the_start_of_the_epoch_is_kept_too(store):
+    for step, epoch_step in ((0, 0), (1, 0), (2, 0), (3, 0), (4, 4), (5, 4)):
+        store.save(step, ARRAYS, {"step": step}, epoch_step)
+        assert epoch_step in steps(store)
+    assert [store.load(up_to=step).record["step"] for step in (4, 5)] == [4, 5]
+    store.save(6, ARRAYS, {"step": 6}, 4)
+    store.save(7, ARRAYS, {"step": 7}, 4)
+    assert steps(store) == [4, 6, 7]
+
+
+def test_a_further_worker_writes_and_deletes_nothing(store):
+    save(store, 1, 2)
+    other = CheckpointStore(store.folder, read_only=True)
+    save(other, 3)
+    assert other.load().record["step"] == 2
+    assert steps(store) == [1, 2]
+
+
+def test_other_files_are_no_checkpoints(store):
+    for name in ("checkpoint-1.npz", "checkpoint-000000001.npz.bak", "checkpoint-00000000x.npz"):
+        (store.folder / name).write_bytes(b"")
+    assert store.paths() == []
+    assert store.load() is None
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "text"])
+def test_a_damaged_checkpoint_is_skipped_with_a_warning_that_names_it(store, damage, caplog):
+    save(store, 1, 2)
+    newest = store.paths()[-1]
+    content = bytearray(newest.read_bytes())
+    if damage == "flipped":
+        content[content.index(ARRAYS["weights/kernel"].tobytes()) + 5] ^= 1  # one bit of one weight
+    else:
+        content = {"truncated": content[: len(content) // 2], "empty": b"", "text": b"no zip"}[damage]
+    newest.write_bytes(content)
+    assert store.load().record["step"] == 1
+    (warning,) = caplog.messages
+    assert all(path.name in warning for path in store.paths())
+
+
+def test_a_damaged_checkpoint_is_none_of_the_last_two_and_goes_with_the_next_save(store):
+    save(store, 1, 2, 3, 4)
+    store.paths()[-1].write_bytes(b"")
+    store.load()
+    assert steps(store) == [3, 4]
+    save(store, 5)
+    assert steps(store) == [3, 5]
+    store.paths()[-1].write_bytes(b"")
+    store.load()
+    save(store, 5)  # in the place of the damaged one
+    assert [store.load(up_to=step).record["step"] for step in steps(store)] == [3, 5]
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a link to a missing disk"])
+def test_a_checkpoint_that_cannot_be_opened_may_be_intact_and_is_kept(store, kind):
+    save(store, 1)
+    newest = store.folder / "checkpoint-000000002.npz"
+    newest.mkdir() if kind == "a folder" else newest.symlink_to("/nowhere/checkpoint-000000002.npz")
+    with raises_one_line(RunError, newest):
+        store.load()
+    save(store, 3)
+    assert newest in store.paths()
+
+
+def test_a_run_of_damaged_checkpoints_only_is_an_error(store):
+    save(store, 1)
+    store.paths()[0].write_bytes(b"no zip")
+    with raises_one_line(RunError, store.paths()[0]):
+        store.load()
+
+
+def test_a_decompression_bomb_is_not_unpacked(store):
+    path = store.folder / "checkpoint-000000001.npz"
+    np.savez_compressed(path, __record__=np.frombuffer(b"{}", np.uint8), weights=np.zeros(1 << 20))
+    with raises_one_line(RunError, path):
+        store.load()
+    np.savez(path, __record__=np.frombuffer(b"{}", np.uint8), weights=np.zeros(1 << 20))
+    assert store.load().record == {}
+
+
+def test_a_record_that_is_no_object_is_damage(store):
+    path = store.folder / "checkpoint-000000001.npz"
+    np.savez(path, __record__=np.frombuffer(b"[1]", np.uint8))
+    with raises_one_line(RunError, path):
+        store.load()
+
+
+def test_a_checkpoint_cannot_run_code(store, tmp_path):
+    class Malicious:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    path = store.folder / "checkpoint-000000009.npz"
+    np.savez(path, __record__=np.array([Malicious()], dtype=object))
+    with raises_one_line(RunError, path):
+        store.load()
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_rewind_returns_to_the_start_of_the_epoch_at_half_the_rate(store):
+    save(store, 0, 7, epoch=2)
+    save(store, 8, 9, window=2)  # two steps into the epoch that began at step 7
+    before = store.load(up_to=7)
+    assert store.rewind() == (7, REWIND_FACTOR)
+    assert steps(store)[-1] == 7
+    after = store.load()
+    assert after.record == before.record | {"rate_factor": REWIND_FACTOR}
+    np.testing.assert_array_equal(after.arrays["weights/kernel"], ARRAYS["weights/kernel"])
+    assert store.rewind() == (7, REWIND_FACTOR**2)
+
+
+def test_rewinds_come_to_an_end(store):
+    save(store, 0)
+    for _ in range(MAX_REWINDS):
+        store.rewind()
+    with raises_one_line(RunError, store.paths()[0]):
+        store.rewind()
+    assert store.load().record["rate_factor"] == REWIND_FACTOR**MAX_REWINDS
+
+
+def test_a_rewind_needs_the_checkpoint_of_the_start_of_the_epoch(store):
+    save(store, 5, window=5)
+    with raises_one_line(RunError, store.folder):
+        store.rewind()
+    assert steps(store) == [5]
