@@ -31,8 +31,8 @@ lint: $(VENV)/installed-dev
 
 # Kills training processes KILLS times and holds their ends against an unbroken run; then trains for STEPS without growing.
 soak: $(VENV)/installed-dev
-	PYTHONPATH=. $(BIN)/python tests/soak.py $(KILLS)
-	PYTHONPATH=. $(BIN)/python tests/long_run.py $(STEPS)
+	PYTHONPATH=.:tests $(BIN)/python -m helpers.soak $(KILLS)
+	PYTHONPATH=.:tests $(BIN)/python -m helpers.long_run $(STEPS)
 
 # Fuzzes each reader of files for SECONDS. atheris is not in requirements-dev.txt: it has wheels for Linux and Python 3.11 to 3.13
 # only.

@@ -4,6 +4,7 @@ An experiment is an `override` of another configuration, with a name; for a sing
 """
 
 import importlib.util
+import os
 import pathlib
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -156,7 +157,7 @@ def find_config(name: str) -> Config:
     """Return the configuration of a name in `CONFIGS`, or of `path/to/mine.py:NAME`. Raises ConfigError if there is none."""
     path, colon, attribute = name.rpartition(":")
     if colon:
-        return _config_in_file(pathlib.Path(path).expanduser(), attribute)
+        return _config_in_file(pathlib.Path(os.path.expanduser(path)), attribute)
     if name not in CONFIGS:
         raise ConfigError(f"{name}: is no configuration; use one of {', '.join(CONFIGS)}, or path/to/mine.py:NAME")
     return CONFIGS[name].config

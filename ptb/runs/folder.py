@@ -43,7 +43,7 @@ class RunFolder:
     """The folder of a run. With `read_only`, as for workers other than the first, nothing is ever written to it."""
 
     def __init__(self, path: str | os.PathLike, read_only: bool = False):
-        self.path = pathlib.Path(path).expanduser()
+        self.path = pathlib.Path(os.path.expanduser(path))  # Path.expanduser raises for ~nobody
         self.read_only = read_only
         self.checkpoints = CheckpointStore(self.path, read_only)
         self.vocabulary_path = self.path / "vocabulary.txt"

@@ -1,9 +1,6 @@
-"""Scores against a straightforward scorer in NumPy, the paper's averaging, and the evaluate.py command."""
+"""evaluate.py against NumPy: runs, averages of runs, other texts, sentences on standard input."""
 
-import argparse
 import csv
-import dataclasses
-import itertools
 import json
 import math
 import os
@@ -12,215 +9,250 @@ import shutil
 import subprocess
 import sys
 
-import corpora
 import numpy as np
-import oracle
-import placement
-import processes
 import pytest
-from ptb.progress import Progress, learnt_variables
-from ptb.run import Run
-from refusals import EVALUATE
-from texts import SENTENCE
-from training_runs import begin
 
 import evaluate
-import reader
-import runs
-from configs import MEDIUM, SMALL
-from fuzz.targets import RECORDED
-from ptb import evaluation
-from ptb.model import LanguageModel
-from ptb.training import Sums
+from configs import MEDIUM, SMALL, TEST
+from helpers import in_process, oracle, processes
+from helpers.rejected import assert_rejected, contents
+from helpers.run_files import edit_json, ids_and_weights, result, write_run
+from helpers.texts import SENTENCE, TINY, write_files
+from helpers.training_runs import begin
+from ptb.config import override
+from ptb.data.corpus import load_corpus
+from ptb.data.vocabulary import EOS
 
-TOKENS = np.random.default_rng(0).integers(0, 30, 101).astype(np.int32)
-
-
-def model(seed=0, rnn_mode="fused"):
-    return LanguageModel(30, 8, 2, init_scale=0.7, seed=seed, rnn_mode=rnn_mode)
+CONFIG = override(TEST, {"layers": (4, 3), "init_scale": 0.7})
 
 
-def losses_after(weights, inputs, targets):
-    return oracle.language_model_losses(weights, inputs[np.newaxis], targets[np.newaxis])[0]
+@pytest.fixture(scope="module")
+def folders(tiny_corpus, tmp_path_factory):
+    """Two runs on the tiny corpus, with the weights that they began with."""
+    folder, corpus = tmp_path_factory.mktemp("runs"), load_corpus(str(tiny_corpus))
+    for seed in (1, 2):
+        text = {"corpus": corpus.fingerprint(), "data_path": str(tiny_corpus)}
+        write_run(folder / str(seed), CONFIG, corpus.vocabulary.words, seed=seed, **text)
+    return [folder / "1", folder / "2"]
 
 
-def numpy_losses(scored, tokens):
-    return losses_after(oracle.weights_of(scored), tokens[:-1], tokens[1:])
+def words_of(path):
+    return path.read_text().replace("\n", " <eos> ").split()
 
 
-@pytest.mark.parametrize("window", [1, 7, 50, 500])
-def test_every_prediction_counts_once_whatever_the_window(window):
-    scored = model()
-    windows = reader.windows(TOKENS, 1, window, drop_remainder=False)
-    score = evaluation.score(evaluation.make_eval_step(scored), scored, windows)
-    assert score.tokens == 100
-    assert score.perplexity == pytest.approx(math.exp(numpy_losses(scored, TOKENS).mean()), rel=1e-5)
+def log_p(folder, words):
+    """Return the log probability of each word but the first, by NumPy, from a state of zeros."""
+    ids, weights = ids_and_weights(folder)
+    numbers = np.array([[ids.get(word, ids.get("<unk>")) for word in words]])
+    return -oracle.language_model_losses(weights, numbers[:, :-1], numbers[:, 1:])[0]
+
+
+def perplexity(folder, words):
+    return math.exp(-log_p(folder, words).mean())
+
+
+def records(*arguments, **options):
+    return [json.loads(line) for line in in_process.succeed("evaluate.py", *arguments, "--json", **options).stdout.splitlines()]
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_finished_run_is_scored_as_training_scored_it(finished_folder):
+    scored = records("run", cwd=finished_folder)
+    assert [(record["run"], record["split"], record["tokens"]) for record in scored] == [
+        ("run", "valid", 12 * 11 - 1),
+        ("run", "test", 13 * 11 - 1),
+    ]
+    reached = result(finished_folder / "run")["test_perplexity"]
+    assert scored[1]["perplexity"] == pytest.approx(reached, rel=1e-6)
+    table = in_process.succeed("evaluate.py", "run", "--split=test", cwd=finished_folder)
+    assert (table.stdout.count("\n"), table.stderr) == (1, "")
+    assert f"{reached:.3f}" in table.stdout
+
+
+def test_runs_are_scored_one_by_one_or_as_the_average_of_their_probabilities(folders, tiny_corpus, tmp_path):
+    words = {split: words_of(tiny_corpus / f"{split}.txt") for split in ("valid", "test")}
+    single = records(*folders)
+    assert [(r["run"], r["split"]) for r in single] == [(str(run), split) for run in folders for split in words]
+    expected = [perplexity(run, words[split]) for run in folders for split in words]
+    assert [r["perplexity"] for r in single] == pytest.approx(expected, rel=1e-5)
+
+    averaged = records(*folders, folders[0], "--average", "--split=test")
+    assert [r["run"] for r in averaged] == ["average of 1", "average of 2", "average of 3"]
+    first, second = [np.exp(log_p(run, words["test"])) for run in folders]
+    for record, p in zip(averaged, [first, (first + second) / 2, (2 * first + second) / 3], strict=True):
+        assert record["perplexity"] == pytest.approx(math.exp(-np.log(p).mean()), rel=1e-5)  # not of logits: section 4.1
+
+
+def test_each_of_several_runs_is_scored_on_its_own_text(folders, tiny_corpus, tmp_path):
+    texts = {"train": "a dog sees a cat\n" * 9, "valid": "a cat\n", "test": "a cat sees a dog\na dog\n"}
+    corpus = load_corpus(str(write_files(tmp_path, {f"{split}.txt": text for split, text in texts.items()})))
+    config, other = override(CONFIG, {"layers": (5,)}), tmp_path / "run"
+    write_run(other, config, corpus.vocabulary.words, corpus=corpus.fingerprint(), data_path=str(tmp_path))
+    scored = records(folders[0], other, "--split=test")
+    assert [record["run"] for record in scored] == [str(folders[0]), str(other)]
+    expected = [perplexity(folders[0], words_of(tiny_corpus / "test.txt")), perplexity(other, words_of(tmp_path / "test.txt"))]
+    assert [record["perplexity"] for record in scored] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_run_trained_in_bfloat16_is_scored_in_float32_by_both_commands(tmp_path):
+    """The difference is 5e-4 here."""
+    write_files(tmp_path, {"train.txt": SENTENCE * 80, "valid.txt": SENTENCE * 79, "test.txt": SENTENCE * 13})
+    run = tmp_path / "run"
+    arguments = ("--model=lstm150", f"--data_path={tmp_path}", f"--save_path={run}", "--precision=bfloat16")
+    assert "Precision: bfloat16" in in_process.succeed("train.py", *arguments).stdout
+    expected = perplexity(run, words_of(tmp_path / "test.txt"))
+    assert result(run)["test_perplexity"] == pytest.approx(expected, rel=1e-6)
+    (record,) = records(run, "--split=test")
+    assert (record["precision"], record["perplexity"]) == ("float32", pytest.approx(expected, rel=1e-6))
+    (record,) = records(run, "--split=test", "--precision=bfloat16")
+    assert record["precision"] == "bfloat16"
+    assert 1e-5 * expected < abs(record["perplexity"] - expected) < 1e-2 * expected
 
 
 def test_small_on_ptb_is_scored_as_numpy_does(ptb_path, tmp_path):
     """The first 2,000 words of the test text, after thirty steps of training, to 1e-4 in perplexity."""
-    corpus = corpora.load_corpus(ptb_path)
-    config = dataclasses.replace(SMALL, num_epochs=1)
-    learnt = config.batch_size * (30 * config.num_steps + 1)
-    begin(config, corpus._replace(train=corpus.train[:learnt], valid=corpus.valid[:1000]), tmp_path / "run")
-    words = (pathlib.Path(ptb_path) / "ptb.test.txt").read_text().replace("\n", " <eos> ").split()
-    words = words[: words.index("<eos>", 1999) + 1]
-    (tmp_path / "text.txt").write_text(" ".join(words).replace("<eos>", "\n").removesuffix("\n"))
-
-    ids, weights = runs.learnt(tmp_path / "run")
-    tokens = np.array([ids[word] for word in words])
-    losses = losses_after(weights, tokens[:-1], tokens[1:])
-    (record,) = records(processes.run("evaluate.py", tmp_path / "run", f"--data_path={tmp_path / 'text.txt'}", "--json"))
+    corpus = load_corpus(ptb_path)
+    config = override(SMALL, {"num_epochs": 1})
+    learned = config.batch_size * (30 * config.num_steps + 1)
+    begin(config, corpus._replace(train=corpus.train[:learned], valid=corpus.valid[:1000]), tmp_path / "run")
+    words = words_of(pathlib.Path(ptb_path) / "ptb.test.txt")
+    words = words[: words.index(EOS, 1999) + 1]
+    (tmp_path / "text.txt").write_text(" ".join(words).replace(EOS, "\n").removesuffix("\n"))
+    (record,) = records(tmp_path / "run", f"--data_path={tmp_path / 'text.txt'}")
     assert record["tokens"] == len(words) - 1
-    assert record["perplexity"] == pytest.approx(math.exp(losses.mean()), abs=1e-4)
+    assert record["perplexity"] == pytest.approx(perplexity(tmp_path / "run", words), abs=1e-4)
 
 
-def test_ranks_by_hand():
-    scored = model()
-    windows = reader.windows(TOKENS, 1, 40, drop_remainder=False)
-    ranks = evaluation.carry_through(evaluation.make_rank_step(scored), scored, windows)[0]
-    logits, _ = scored(TOKENS[np.newaxis, :-1], scored.initial_state(1))
-    order = np.argsort(-logits.numpy()[0], axis=-1)
-    np.testing.assert_array_equal(ranks, [1 + list(row).index(target) for row, target in zip(order, TOKENS[1:])])
+def test_another_file_is_scored_whole_and_each_word_written(folders, tmp_path):
+    text, per_token = tmp_path / "other.txt", tmp_path / "words.csv"
+    text.write_text("the zebra sees the dogs\n")
+    done = in_process.succeed("evaluate.py", folders[0], f"--data_path={text}", f"--per_token={per_token}", "--json")
+    (record,) = map(json.loads, done.stdout.splitlines())
+    assert (record["split"], record["tokens"]) == ("other.txt", 5)
+    assert done.stderr.count("\n") == 1 and str(text) in done.stderr  # the unknown word
+    words = ["the", "<unk>", "sees", "the", "dogs", EOS]
+    assert [(row["split"], row["word"]) for row in rows(per_token)] == [("other.txt", word) for word in words[1:]]
+    expected = log_p(folders[0], words)
+    assert [float(row["log_probability"]) for row in rows(per_token)] == pytest.approx(expected, rel=1e-5)
+    assert record["perplexity"] == pytest.approx(math.exp(-expected.mean()), rel=1e-5)
+    ids, _ = ids_and_weights(folders[0])
+    for position, row in enumerate(rows(per_token), 1):
+        others = [log_p(folders[0], [*words[:position], word])[-1] for word in ids]
+        assert int(row["rank"]) == 1 + np.count_nonzero(np.array(others) > others[ids[words[position]]])
 
 
-def test_perplexity_of_a_uniform_guess_and_of_the_unbearable():
-    assert evaluation.perplexity(100 * math.log(50), 100) == pytest.approx(50)
-    assert evaluation.perplexity(1e6, 1) == math.inf
+def test_the_words_of_all_splits_go_to_one_file(folders, tiny_corpus, tmp_path):
+    in_process.succeed("evaluate.py", folders[0], f"--per_token={tmp_path / 'words.csv'}")
+    texts = {split: words_of(tiny_corpus / f"{split}.txt") for split in ("valid", "test")}
+    expected = [(split, word) for split, words in texts.items() for word in words[1:]]
+    assert [(row["split"], row["word"]) for row in rows(tmp_path / "words.csv")] == expected
 
 
-def test_a_text_whose_name_is_not_utf8_has_rows_of_its_words(tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate, "FLAGS", argparse.Namespace(per_token=str(tmp_path / "words.csv")))
-    evaluate.write_rows([(os.fsdecode(b"caf\xe9.txt"), "the", -1.0, 1)], "w")
+def test_a_text_whose_name_is_not_utf8_has_rows_too(tmp_path):
+    evaluate.write_csv(str(tmp_path / "words.csv"), [(os.fsdecode(b"caf\xe9.txt"), "the", -1.0, 1)], "w")
     assert (tmp_path / "words.csv").read_text() == "caf\\udce9.txt,the,-1.0,1\n"
 
 
-@pytest.fixture(scope="module")
-def run_folders(tiny_corpus, tmp_path_factory):
-    """Two runs of the test configuration."""
-    folder = tmp_path_factory.mktemp("runs")
-    for seed in (1, 2):
-        process = processes.run(
-            "train.py",
-            "--model=test",
-            f"--data_path={tiny_corpus}",
-            f"--save_path={folder / str(seed)}",
-            f"--seed={seed}",
-        )
-        assert process.returncode == 0, process.stderr
-    return [folder / "1", folder / "2"]
-
-
-def records(process):
-    assert process.returncode == 0, process.stderr
-    return [json.loads(line) for line in process.stdout.splitlines()]
-
-
-def test_the_command_scores_runs_and_their_average(run_folders, tmp_path):
-    single = records(processes.run("evaluate.py", *run_folders, "--json"))
-    assert [(r["run"], r["split"]) for r in single] == [(str(run), split) for run in run_folders for split in ("valid", "test")]
-    results = [json.loads(pathlib.Path(run, "result.json").read_text())["test_perplexity"] for run in run_folders]
-    assert results[0] != results[1]
-    assert [r["perplexity"] for r in single if r["split"] == "test"] == pytest.approx(results, rel=1e-6)
-    averaged = records(processes.run("evaluate.py", *run_folders, run_folders[0], "--average", "--split=test", "--json"))
-    assert [r["run"] for r in averaged] == ["average of 1", "average of 2", "average of 3"]
-    probabilities = []
-    for run in run_folders:
-        words = tmp_path / "words.csv"
-        processes.succeed("evaluate.py", run, f"--per_token={words}")
-        with words.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        assert [split for split, _ in itertools.groupby(row["split"] for row in rows)] == ["valid", "test"]
-        probabilities.append([math.exp(float(row["log_probability"])) for row in rows if row["split"] == "test"])
-    for count, record in enumerate(averaged, 1):  # of probabilities, not of logits: section 4.1 of the paper
-        mean = np.mean([*probabilities, probabilities[0]][:count], 0)
-        assert record["perplexity"] == pytest.approx(np.exp(-np.log(mean).mean()), rel=1e-6)
-
-
-def test_each_of_several_runs_is_scored_on_its_own_text(run_folders, tmp_path):
-    for split, lines in (("train", 80), ("valid", 79), ("test", 13)):
-        (tmp_path / f"{split}.txt").write_text("a dog sees a cat on every single street\n" * lines)
-    other = tmp_path / "run"
-    processes.succeed("train.py", "--model=lstm150", f"--data_path={tmp_path}", f"--save_path={other}")
-    paths = [str(run_folders[0]), str(other)]
-    results = [json.loads(pathlib.Path(path, "result.json").read_text())["test_perplexity"] for path in paths]
-    scored = records(processes.run("evaluate.py", *paths, "--split=test", "--json"))
-    assert [record["run"] for record in scored] == paths
-    assert [record["perplexity"] for record in scored] == pytest.approx(results, rel=1e-5)
-
-
-def test_what_was_trained_in_bfloat16_is_scored_in_float32_by_both_commands(tmp_path):
-    """Which makes a difference of 5e-4 here."""
-    for split, lines in (("train", 80), ("valid", 79), ("test", 13)):
-        (tmp_path / f"{split}.txt").write_text(SENTENCE * lines)
-    run = tmp_path / "run"
-    arguments = ("--model=lstm150", f"--data_path={tmp_path}", f"--save_path={run}", "--precision=bfloat16")
-    assert "Precision: bfloat16" in processes.run("train.py", *arguments).stdout
-    ids, weights = runs.learnt(run)
-    tokens = np.array([ids[word] for word in (tmp_path / "test.txt").read_text().replace("\n", " <eos> ").split()])
-    expected = math.exp(losses_after(weights, tokens[:-1], tokens[1:]).mean())
-    assert json.loads((run / "result.json").read_text())["test_perplexity"] == pytest.approx(expected, rel=1e-6)
-    (record,) = records(processes.run("evaluate.py", run, "--split=test", "--json"))
-    assert record["perplexity"] == pytest.approx(expected, rel=1e-6)
-    (record,) = records(processes.run("evaluate.py", run, "--split=test", "--json", "--precision=bfloat16"))
-    assert 1e-5 * expected < abs(record["perplexity"] - expected) < 1e-2 * expected
-
-
-def test_the_command_scores_another_file_and_writes_each_word(run_folders, tmp_path):
-    text = tmp_path / "other.txt"
-    text.write_text("the zebra sees the dogs\n")
-    process = processes.succeed("evaluate.py", run_folders[0], f"--data_path={text}", f"--per_token={tmp_path / 'words.csv'}")
-    assert "other.txt" in process.stdout
-    script = processes.ROOT / "evaluate.py"
-    assert process.stderr == f"{script}: words outside the vocabulary, read as <unk>: 1 (1 in {text})\n"
-    with open(tmp_path / "words.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["word"] for row in rows] == ["<unk>", "sees", "the", "dogs", "<eos>"]
-    total = -sum(float(row["log_probability"]) for row in rows)
-    assert f"{math.exp(total / 5):.3f}" in process.stdout
-    ids, weights = runs.learnt(run_folders[0])
-    tokens = np.array([ids["the"], *(ids[row["word"]] for row in rows)])
-    losses_of_all = np.stack([losses_after(weights, tokens[:-1], np.full(5, word)) for word in range(len(ids))])
-    ranks = 1 + (losses_of_all < losses_after(weights, tokens[:-1], tokens[1:])).sum(0)
-    assert [int(row["rank"]) for row in rows] == ranks.tolist()
-    assert len(set(ranks)) > 1
-
-
-def test_the_command_scores_another_corpus_in_the_runs_own_vocabulary(run_folders, tmp_path):
-    for split, lines in (("train", 40), ("valid", 20), ("test", 10)):  # in whose own, words would have other ids
+def test_another_corpus_is_scored_in_the_runs_own_vocabulary(folders, tmp_path):
+    for split, lines in (("train", 40), ("valid", 20), ("test", 10)):  # in its own, words would have other ids
         (tmp_path / f"{split}.txt").write_text("see see see dogs the cat <unk>\n" * lines)
-    (record,) = records(processes.run("evaluate.py", run_folders[0], f"--data_path={tmp_path}", "--split=test", "--json"))
-    ids, weights = runs.learnt(run_folders[0])
-    tokens = np.array([ids[word] for word in (tmp_path / "test.txt").read_text().replace("\n", " <eos> ").split()])
-    assert record["perplexity"] == pytest.approx(math.exp(losses_after(weights, tokens[:-1], tokens[1:]).mean()), rel=1e-5)
+    (record,) = records(folders[0], f"--data_path={tmp_path}", "--split=test")
+    assert record["perplexity"] == pytest.approx(perplexity(folders[0], words_of(tmp_path / "test.txt")), rel=1e-5)
 
 
-def test_a_split_of_the_one_text_that_a_run_was_trained_on_wherever_that_is_now(tmp_path):
-    text = tmp_path / "text.txt"
+def test_a_split_of_the_single_text_that_a_run_was_trained_on_wherever_it_is_now(tmp_path):
+    text, moved, run = tmp_path / "text.txt", tmp_path / "moved.txt", tmp_path / "run"
     text.write_text(SENTENCE * 300 + "the dogs see the cat\n" * 20)
-    run = tmp_path / "run"
-    processes.succeed("train.py", "--model=test", f"--data_path={text}", f"--save_path={run}")
-    moved = text.rename(tmp_path / "moved.txt")
-    assert "name the text with --data_path, and of one file the --split" in processes.run("evaluate.py", run).stderr
-    scored = records(processes.run("evaluate.py", run, f"--data_path={moved}", "--split=test", "--json"))
-    assert [r["perplexity"] for r in scored] == [
-        pytest.approx(json.loads((run / "result.json").read_text())["test_perplexity"], rel=1e-6)
-    ]
+    corpus = load_corpus(str(text))
+    write_run(run, CONFIG, corpus.vocabulary.words, corpus=corpus.fingerprint(), data_path=str(text))
+    text.rename(moved)
+    gone = in_process.call("evaluate.py", run)
+    assert (gone.returncode, gone.stderr.count("\n")) == (1, 1)
+    assert all(fact in gone.stderr for fact in (str(text), "--data_path", "--split"))
+    (record,) = records(run, f"--data_path={moved}", "--split=test")
+    words = [corpus.vocabulary.words[index] for index in corpus.test]
+    assert (record["tokens"], record["perplexity"]) == (
+        len(words) - 1,
+        pytest.approx(perplexity(run, words), rel=1e-5),
+    )
+
+
+def test_sentences_on_standard_input(folders):
+    text = "the cat sees the zebra\nthe dogs see\n"
+    marked = f"\ufeff{text}"  # the byte order mark that some editors write is no part of the first word
+    fresh = records(folders[0], "--stdin", "--words", stdin=marked)
+    carried = records(folders[0], "--stdin", "--carry_state", stdin=text)
+    first, second = (line.split() for line in ("the cat sees the <unk> <eos>", "the dogs see <eos>"))
+    alone = [log_p(folders[0], [EOS, *line]) for line in (first, second)]
+    together = log_p(folders[0], [EOS, *first, *second])
+    for record, expected in zip(fresh + carried, (*alone, together[:6], together[6:]), strict=True):
+        assert record["tokens"] == len(expected)
+        assert record["log_probability"] == pytest.approx(expected.sum(), rel=1e-5)
+        assert record["perplexity"] == pytest.approx(math.exp(-expected.mean()), rel=1e-5)
+    assert [record["unknown"] for record in fresh] == [["zebra"], []]
+    assert [record["sentence"] for record in carried] == text.splitlines()
+    assert [word for word, _ in fresh[1]["words"]] == ["the", "dogs", "see", EOS]
+    assert [p for _, p in fresh[1]["words"]] == pytest.approx(alone[1], rel=1e-5)
+    assert "words" not in carried[0]
+    table = in_process.succeed("evaluate.py", folders[0], "--stdin", "--words", stdin=text).stdout.splitlines()
+    assert "the cat sees the zebra" in table[0] and f"{fresh[0]['perplexity']:.3f}" in table[0]
+    assert [line.split(maxsplit=1)[1] for line in table[1:7]] == ["the", "cat", "sees", "the", "zebra (<unk>)", EOS]
+
+
+def test_a_sentence_with_an_unknown_word_is_an_error_if_there_is_no_unk(tmp_path):
+    write_run(tmp_path / "run", CONFIG, ("the", "cat", EOS))
+    before = contents(tmp_path)
+    done = in_process.call("evaluate.py", "run", "--stdin", stdin="the cat\nthe zebra\n", cwd=tmp_path)
+    first, *_ = done.stdout.splitlines(keepends=True)
+    assert_rejected(done, 1, ["standard input", "2", "zebra"], tmp_path, before, printed=first)
+
+
+def test_runs_of_different_vocabularies_cannot_be_averaged(folders, tiny_corpus, tmp_path):
+    words = [word.replace("cat", "bird") for word in ids_and_weights(folders[0])[0]]
+    write_run(tmp_path / "other", CONFIG, words, data_path=str(tiny_corpus))
+    done = in_process.call("evaluate.py", folders[0], tmp_path / "other", "--average")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert str(tmp_path / "other") in done.stderr
+
+
+def test_a_text_that_is_no_longer_that_of_the_run_is_named_and_not_averaged(folders, tiny_corpus, tmp_path):
+    changed = shutil.copytree(tiny_corpus, tmp_path / "changed")
+    copy = shutil.copytree(folders[0], tmp_path / "run")
+    edit_json(copy / "config.json", lambda record: record | {"data_path": str(changed)})
+    assert in_process.succeed("evaluate.py", copy, "--split=test").stderr == ""
+    (changed / "test.txt").write_text(TINY["test.txt"] + "the dogs\n")
+    warned = in_process.succeed("evaluate.py", copy, "--split=test")
+    assert warned.stderr.count("\n") == 1
+    assert str(changed) in warned.stderr and str(copy) in warned.stderr
+    edit_json(copy / "config.json", lambda record: record | {"corpus": "another"})
+    done = in_process.call("evaluate.py", folders[0], copy, "--average")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert str(copy) in done.stderr and "--data_path" in done.stderr
+
+
+@pytest.mark.parametrize("cell", ["gru", "peephole_lstm"])
+def test_a_run_of_another_cell_is_scored_and_writes(cell, tiny_corpus, tmp_path):
+    settings = [f"--set=cell={cell}", "--set=layers=4,3", f"--data_path={tiny_corpus}", f"--save_path={tmp_path}"]
+    assert "Kernel: stepwise" in in_process.succeed("train.py", "--model=test", *settings).stdout
+    (record,) = records(tmp_path, "--split=test")
+    assert record["perplexity"] == pytest.approx(result(tmp_path)["test_perplexity"], rel=1e-6)
+    text = in_process.succeed("generate.py", tmp_path, "--length=5").stdout
+    assert len(text.split()) + text.count("\n") - 1 == 5
 
 
 @pytest.mark.slow
 def test_averaging_takes_the_memory_of_one_model(tmp_path):
-    """Of `medium` as it begins, 79 MB a run; what TensorFlow compiles for a model it keeps, and the weights with it."""
-    words = (reader.EOS, *map(str, range(9_999)))
+    """Of `medium`, 79 MB a run: TensorFlow never frees what it compiles for a model, and with it the weights."""
+    words = (EOS, *map(str, range(9_999)))
     (tmp_path / "text.txt").write_text(" ".join(words[1:600]))
-    run = Run(tmp_path / "run")
-    run.begin(dataclasses.asdict(MEDIUM) | RECORDED)
-    run.write_vocabulary(reader.Vocabulary(words))
-    medium = MEDIUM.make_model(len(words))
-    Progress(learnt_variables(medium), medium.initial_state(20), Sums.zero()).save(run)
+    write_run(tmp_path / "run", MEDIUM, words)
     peaks = []
     for count in (2, 6):  # with the second, its checkpoint is read beside the model
-        arguments = [*[run.path] * count, "--average", f"--data_path={tmp_path / 'text.txt'}"]
+        arguments = [*[tmp_path / "run"] * count, "--average", f"--data_path={tmp_path / 'text.txt'}"]
         command = [sys.executable, "evaluate.py", *arguments]
         process = subprocess.Popen(command, cwd=processes.ROOT, stdout=subprocess.PIPE, env=processes.ON_THE_CPU)
         assert process.stdout.read().count(b"average") == count
@@ -229,70 +261,3 @@ def test_averaging_takes_the_memory_of_one_model(tmp_path):
         assert process.returncode == 0
         peaks.append(usage.ru_maxrss * 1024)
     assert peaks[1] - peaks[0] < 2 * 79e6
-
-
-def test_sentences_on_standard_input(run_folders):
-    text = "the cat sees the zebra\nthe dogs see\n"
-    marked = f"\ufeff{text}"  # the byte order mark that some editors write is no part of the first word
-    fresh = records(processes.run("evaluate.py", run_folders[0], "--stdin", "--json", "--words", stdin=marked))
-    carried = records(processes.run("evaluate.py", run_folders[0], "--stdin", "--json", "--carry_state", stdin=text))
-    ids, weights = runs.learnt(run_folders[0])
-    first, second = ([ids[word] for word in line.split()] for line in ("the cat sees the <unk> <eos>", "the dogs see <eos>"))
-    eos = ids["<eos>"]
-    alone = [losses_after(weights, np.array([eos, *line[:-1]]), np.array(line)) for line in (first, second)]
-    together = losses_after(weights, np.array([eos, *first, *second[:-1]]), np.array([*first, *second]))
-    for record, losses in zip(fresh + carried, (*alone, together[:6], together[6:]), strict=True):
-        assert record["tokens"] == len(losses)
-        assert record["log_probability"] == pytest.approx(-losses.sum(), rel=1e-5)
-        assert record["perplexity"] == pytest.approx(math.exp(losses.mean()), rel=1e-5)
-    assert [r["unknown"] for r in fresh] == [["zebra"], []]
-    assert [word for word, _ in fresh[1]["words"]] == ["the", "dogs", "see", "<eos>"]
-    assert [p for _, p in fresh[1]["words"]] == pytest.approx(-alone[1], rel=1e-5)
-    table = processes.run("evaluate.py", run_folders[0], "--stdin", "--words", stdin=text).stdout.splitlines()
-    assert "unknown   1" in table[0]
-    assert [line.split(maxsplit=1)[1] for line in table[1:7]] == ["the", "cat", "sees", "the", "zebra (<unk>)", "<eos>"]
-
-
-def test_a_sentence_with_an_unknown_word_is_an_error_where_there_is_no_unk(folder_to_spoil):
-    runs.spell(folder_to_spoil / "run", "<unk>", "bird")
-    process = processes.run(*EVALUATE, "--stdin", stdin="the cat\nthe zebra\n", cwd=folder_to_spoil)
-    assert process.returncode == 1
-    assert process.stdout.count("\n") == 1  # of the first sentence
-    assert "standard input, line 2: " in process.stderr and "'zebra'" in process.stderr
-    assert process.stderr.count("\n") == 1
-
-
-def test_runs_with_different_vocabularies_cannot_be_averaged(run_folders, tmp_path):
-    other = shutil.copytree(run_folders[0], tmp_path / "other")
-    runs.spell(other, "cat", "bird")
-    process = processes.run("evaluate.py", run_folders[0], other, "--average")
-    assert process.returncode == 1
-    assert "its vocabulary is not that of" in process.stderr
-    assert process.stderr.count("\n") == 1
-
-
-def test_a_text_that_is_no_longer_that_of_the_run_is_named_and_not_averaged(run_folders, tiny_corpus, tmp_path):
-    changed = shutil.copytree(tiny_corpus, tmp_path / "changed")
-    copy = shutil.copytree(run_folders[0], tmp_path / "run")
-    config = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps(config | {"data_path": str(changed)}))
-    assert processes.run("evaluate.py", copy, "--split=test").stderr == ""
-    with (changed / "test.txt").open("a") as file:
-        file.write("the dogs\n")
-    process = processes.run("evaluate.py", copy, "--split=test")
-    assert process.returncode == 0
-    assert f"{changed}: is not the text that {copy} was trained on" in process.stderr
-    (copy / "config.json").write_text(json.dumps(config | {"corpus": "another"}))
-    process = processes.run("evaluate.py", run_folders[0], copy, "--average")
-    assert process.returncode == 1
-    assert "was trained on another text" in process.stderr
-    assert process.stderr.count("\n") == 1
-
-
-@pytest.mark.skipif(not placement.knows_gpus(), reason="a TensorFlow that was built without GPUs")
-@pytest.mark.parametrize("make_step", [evaluation.make_eval_step, evaluation.make_rank_step])
-def test_scoring_would_ask_a_gpu_for_nothing_before_the_end(make_step):
-    graph = make_step(model(rnn_mode="cudnn")).get_concrete_function().graph
-    assert placement.returns_to_host(graph) == []
-    (features_of,) = graph._functions.values()
-    assert "CudnnRNNV3" in {operation.type for operation in features_of.graph.get_operations()}

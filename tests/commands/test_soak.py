@@ -1,10 +1,10 @@
-"""`make soak` in short: as it is called, what it asserts on the way, and what it prints at the end."""
+"""`make soak` in short: what it checks on the way, and what it prints at the end."""
 
 import re
 import subprocess
 import sys
 
-from processes import ON_THE_CPU, ROOT
+from helpers.processes import ON_THE_CPU, ROOT
 
 
 def test_in_short(tmp_path):

@@ -1,8 +1,8 @@
-"""Trains for many steps, and watches what a process that runs for days must not let grow: memory, open files, traces.
+"""Train for many steps, and watch what must not grow in a process that runs for days: memory, open files, traces.
 
-    PYTHONPATH=. python tests/long_run.py 20000
+    PYTHONPATH=.:tests python -m helpers.long_run 20000
 
-With checkpoints, validations and samples of text on the way, all far more often than anybody has them.
+Checkpoints, validations and samples of text come far more often than in real runs.
 """
 
 import dataclasses
@@ -13,10 +13,11 @@ import sys
 import tempfile
 
 import numpy as np
-import processes
 
-import configs
-from ptb import training
+from configs import TEST
+from helpers import processes
+from helpers.training_runs import settings
+from ptb.training import step
 
 EPOCH = 500  # steps
 PERIOD = 50  # steps from one look to the next
@@ -25,16 +26,12 @@ MOST_GROWTH = 16 << 20  # bytes, over the second half of a run
 
 @dataclasses.dataclass
 class Watch:
-    """Called in a process before training: brings in a configuration, and writes a line to `path` every `PERIOD` steps."""
+    """Called in a process before training: write a line to `path` every `PERIOD` steps."""
 
     path: str
-    steps: int
 
     def __call__(self):
-        configs.CONFIGS["long"] = dataclasses.replace(
-            configs.TEST, num_epochs=self.steps // EPOCH, hidden_size=8, num_layers=2, keep_prob=0.5, validate_every=200
-        )
-        make_train_step = training.make_train_step
+        make_train_step = step.make_train_step
 
         def make_watched_step(*arguments):
             train_step = make_train_step(*arguments)
@@ -49,7 +46,7 @@ class Watch:
 
             return watched
 
-        training.make_train_step = make_watched_step
+        step.make_train_step = make_watched_step  # before train.py imports it
 
     def note(self, **record):
         resident = int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -58,15 +55,17 @@ class Watch:
 
 
 def watch(steps, folder):
-    """Trains for so many steps in `folder`. Returns what was noted on the way, a record every `PERIOD` steps."""
+    """Train for so many steps in `folder`. Return the notes, one every `PERIOD` steps."""
     rng = np.random.default_rng(0)
     words = [f"w{index}" for index in range(30)]
     windows = {"train": EPOCH + 1, "valid": 20, "test": 20}
     for split, count in windows.items():
-        lines = count * configs.TEST.batch_size * configs.TEST.num_steps // 5
+        lines = count * TEST.batch_size * TEST.num_steps // 5
         (folder / f"{split}.txt").write_text("".join(" ".join(rng.choice(words, 4)) + "\n" for _ in range(lines)))
-    arguments = [f"--data_path={folder}", f"--save_path={folder}/run", "--checkpoint_minutes=0.01", "--sample_every=100"]
-    process = processes.start("train.py", "--model=long", *arguments, folder=folder, before=Watch(str(folder / "notes"), steps))
+    changes = {"num_epochs": steps // EPOCH, "layers": (8, 8), "dropout": 0.5, "validate_every": 200}
+    arguments = ["--model=test", f"--data_path={folder}", f"--save_path={folder}/run", *settings(changes)]
+    arguments += ["--checkpoint_minutes=0.01", "--sample_every=100"]
+    process = processes.start("train.py", *arguments, folder=folder, before=Watch(str(folder / "notes")))
     process.join(60 + steps)
     process.kill()
     process.join()

@@ -1,8 +1,8 @@
-"""Kills real training processes with SIGKILL, again and again, and holds where they end against an unbroken run.
+"""Kill real training processes with SIGKILL, again and again, and compare where they end with an unbroken run.
 
-    PYTHONPATH=. python tests/soak.py 200
+    PYTHONPATH=.:tests python -m helpers.soak 200
 
-Every other kill comes at a random moment; the others are provoked inside a write: while half of a file is on disk, before it is
+Every other kill comes at a random moment. The others are provoked inside a write: while half of a file is on disk, before it is
 renamed, between the renaming of one file and the write of the next. Training writes a checkpoint after each of its steps.
 """
 
@@ -17,24 +17,25 @@ import tempfile
 import time
 
 import numpy as np
-import processes
 
-import configs
-import runs
+from configs import TEST
+from helpers import processes
+from helpers.run_files import assert_same_run
+from helpers.training_runs import settings
 
 MOMENTS = ("in the middle", "before", "after")
 CALLS = ("fsync", "replace", "unlink")
+CHANGES = {"num_epochs": 3, "layers": (8, 8), "dropout": 0.5}
 
 
 @dataclasses.dataclass
-class Soak:
-    """Called in a process before training: brings in a configuration, and a death at one of the calls that make files last."""
+class DieAt:
+    """Called in a process before training: a death at one of the calls that make files last."""
 
     call: float = math.inf  # from this one on, counted from 1
     moment: str = ""
 
     def __call__(self):
-        configs.CONFIGS["soak"] = dataclasses.replace(configs.TEST, num_epochs=3, hidden_size=8, num_layers=2, keep_prob=0.5)
         for name in CALLS:
             setattr(os, name, self._deadly(getattr(os, name)))
 
@@ -62,22 +63,23 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def survive(kills, folder, seed=0):
-    """Trains in `folder`, killed `kills` times, as many runs as that takes, each held against an unbroken one."""
-    rng = np.random.default_rng(seed)
-    words = [f"w{index}" for index in range(30)]
+def survive(kills, folder):
+    """Kill `kills` times, then let the last run end. Return the numbers of kills and of runs that ended."""
+    rng = np.random.default_rng(0)
     corpus = folder / "corpus"
     corpus.mkdir()
-    for split, lines in (("train", 180), ("valid", 30), ("test", 40)):
-        (corpus / f"{split}.txt").write_text("".join(" ".join(rng.choice(words, 6)) + "\n" for _ in range(lines)))
+    words = [f"w{index}" for index in range(30)]
+    for split, windows in {"train": 20, "valid": 20, "test": 20}.items():
+        lines = windows * TEST.batch_size * TEST.num_steps // 5
+        (corpus / f"{split}.txt").write_text("".join(" ".join(rng.choice(words, 4)) + "\n" for _ in range(lines)))
 
-    def start(save_path, before):
-        arguments = ["--model=soak", f"--data_path={corpus}", f"--save_path={save_path}", "--checkpoint_minutes=0"]
-        return processes.start("train.py", *arguments, folder=folder, before=before)
+    def start(save_path, before=None):
+        arguments = ["--model=test", f"--data_path={corpus}", f"--save_path={save_path}", "--checkpoint_minutes=0"]
+        return processes.start("train.py", *arguments, *settings(CHANGES), folder=folder, before=before)
 
     def end(process):
         process.join(300)
-        exit_code = process.exitcode  # None where it hangs
+        exit_code = process.exitcode  # None if it hangs
         process.kill()
         errors = (folder / "stderr").read_text()
         assert exit_code in (0, -signal.SIGKILL), f"exit code {exit_code}: {errors}"
@@ -86,24 +88,24 @@ def survive(kills, folder, seed=0):
 
     unbroken = folder / "unbroken"
     began = time.monotonic()
-    end(start(unbroken, Soak()))
+    end(start(unbroken))
     seconds = time.monotonic() - began
 
     killed, finished = 0, 0
     while killed < kills or not finished:
         save_path = folder / f"run-{finished}"
         if killed >= kills:
-            died = end(start(save_path, Soak()))
+            died = end(start(save_path))
         elif killed % 2:
-            died = end(start(save_path, Soak(int(rng.integers(1, 150)), MOMENTS[killed // 2 % len(MOMENTS)])))
+            died = end(start(save_path, DieAt(int(rng.integers(1, 150)), MOMENTS[killed // 2 % len(MOMENTS)])))
         else:
-            process = start(save_path, Soak())
+            process = start(save_path)
             process.join(rng.uniform(0, seconds))
             process.kill()
             died = end(process)
         killed += died
         if not died:
-            runs.assert_same(save_path, unbroken)
+            assert_same_run(save_path, unbroken)
             finished += 1
     return killed, finished
 

@@ -9,6 +9,11 @@ from ptb.runtime.signals import StopRequest
 NEVER = 1_000_000_000
 
 
+def settings(changes):
+    """Return the --set flags of an `override`."""
+    return [f"--set={name}={train.value_text(value)}" for name, value in changes.items()]
+
+
 class StopAt:
     """A `StopRequest` that comes after `count` questions for one."""
 
