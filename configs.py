@@ -10,7 +10,21 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from ptb.config import SGD, Config, ConfigError, Data, Dropout, Loss, Model, RMSprop, StepDecay, Stopping, override
+from ptb.config import (
+    SGD,
+    Adam,
+    Config,
+    ConfigError,
+    Data,
+    Dropout,
+    Loss,
+    Model,
+    Plateau,
+    RMSprop,
+    StepDecay,
+    Stopping,
+    override,
+)
 
 ZAREMBA = "Zaremba, Sutskever & Vinyals (2014), Recurrent Neural Network Regularization, section 4.1 and Table 1"
 TUTORIAL = "TensorFlow 1's tutorial, ptb_word_lm.py"
@@ -100,12 +114,106 @@ MEDIUM_LUA_DECAY = override(MEDIUM, {"full_rate_epochs": 7})
 LARGE_LUA_DECAY = override(LARGE, {"full_rate_epochs": 15})
 
 
+# Press & Wolf's models are small with tied embeddings; the projection's penalty is theirs: l2_loss(P) / (batch_size * 6.5).
+SMALL_TIED = override(SMALL, {"tied": True})
+SMALL_TIED_PROJECTED = override(SMALL_TIED, {"projection": "affine", "projection_l2": 1 / 130})
+
+# PyTorch's example: SGD at rate 20 on the mean loss, divided by 4 whenever valid does not improve.
+WORD_LANGUAGE_MODEL_200 = Config(
+    model=Model(layers=(200, 200), tied=True, initializers="torch", init_scale=0.1, two_biases=True),
+    dropout=Dropout.everywhere(0.2),
+    optimizer=SGD(learning_rate=20.0, clip_norm=0.25),
+    schedule=Plateau(factor=0.25, patience_to_decay=1),
+    loss=Loss(reduction="mean"),
+    stopping=Stopping(keep_best=True),
+    batch_size=20,
+    num_steps=35,
+    num_epochs=40,
+)
+WORD_LANGUAGE_MODEL_650 = override(WORD_LANGUAGE_MODEL_200, {"layers": (650, 650), "dropout": 0.5})
+
+# lamb's best model of 10 million parameters, one layer (ptb_10m_lstm_d1/hps_proto). lamb counts turns of 100 steps; an epoch
+# here has 415. Its streams begin at random places and its averages late; ours are contiguous, with two-tailed averages.
+MELIS_10M = Config(
+    model=Model(
+        layers=(1194,),
+        cell="capped_lstm",
+        embedding_size=268,
+        projection="linear",
+        tied=True,
+        initializers="lamb",
+        forget_bias=1.0,
+    ),
+    dropout=Dropout(input=0.580, state=0.215, output=0.327, projected=0.327),
+    optimizer=Adam(learning_rate=0.0041787, beta1=0.0, clip_norm=10),
+    schedule=Plateau(factor=0.1, patience_to_decay=6),
+    averaging="two_tailed",
+    loss=Loss(l2=1.2435e-4),
+    batch_size=64,
+    num_steps=35,
+    num_epochs=240,
+)
+
+# lamb's two-layer models of 24 million parameters: the Mogrifier (lstm_fm_d2_arms/trial_483) and its plain twin (trial_833).
+LAMB_LSTM_24M = Config(
+    model=Model(layers=(951, 951), cell="capped_lstm", tied=True, sum_layers=True, initializers="lamb", forget_bias=1.0),
+    dropout=Dropout(input=0.6276, hidden=0.3070, state=0.3692, output=0.6902),
+    optimizer=Adam(learning_rate=0.0030369, beta1=0.0, clip_norm=10),
+    schedule=Plateau(factor=0.1, patience_to_decay=12),
+    averaging="two_tailed",
+    loss=Loss(l2=2.4908e-4),
+    batch_size=64,
+    num_steps=70,
+    num_epochs=960,
+)
+MOGRIFIER_24M = override(
+    LAMB_LSTM_24M,
+    {
+        "cell": "mogrifier_lstm",
+        "layers": (912, 912),
+        "mogrifier_rounds": 5,
+        "mogrifier_rank": 84,
+        "dropout": Dropout(input=0.7291, hidden=0.2910, state=0.3873, output=0.7157),
+        "learning_rate": 0.0023,
+        "loss.l2": 2.5235e-4,
+    },
+)
+
+# AWD-LSTM (main.py, model.py) without its fine-tuning.
+AWD_LSTM = Config(
+    model=Model(layers=(1150, 1150, 400), embedding_size=400, tied=True, initializers="torch", init_scale=0.1, two_biases=True),
+    dropout=Dropout(input=0.4, hidden=0.25, output=0.4, embedding=0.1, weights=0.5, locked=True),
+    optimizer=SGD(learning_rate=30.0, clip_norm=0.25, weight_decay=1.2e-6),
+    averaging="nt_asgd",
+    loss=Loss(reduction="mean", ar=2.0, tar=1.0),
+    data=Data(random_lengths=True),
+    batch_size=20,
+    num_steps=70,
+    num_epochs=500,
+)
+
+
+# Mixture of softmaxes (zihangdai/mos), without its fine-tuning.
+MOS = override(
+    AWD_LSTM,
+    {
+        "layers": (960, 960, 620),
+        "embedding_size": 280,
+        "mixture": 15,
+        "dropout": Dropout(input=0.4, hidden=0.225, output=0.4, projected=0.29, embedding=0.1, weights=0.5, locked=True),
+        "learning_rate": 20.0,
+        "batch_size": 12,
+        "num_epochs": 1000,
+    },
+)
+
+
 class Named(NamedTuple):
     """A configuration and where it comes from."""
 
     config: Config
     source: str
-    published: Mapping[int, tuple[float, float]] = MappingProxyType({})  # models averaged: perplexity of valid, of test
+    published: Mapping[int, tuple[float | None, float]] = MappingProxyType({})  # models averaged: perplexity of valid, of test
     parameters: int | None = None  # published or counted, with PTB's 10,000 words
     base: str | None = None  # the configuration of which this is a variant, compared with the same published numbers
 
@@ -134,6 +242,24 @@ CONFIGS = {
     "small_sampled": Named(
         override(SMALL, {"softmax_samples": 1000}), "Jean et al. (2015), On Using Very Large Target Vocabulary", base="small"
     ),
+    # After 2014: docs/ladder.md.
+    "small_tied": Named(SMALL_TIED, "Press & Wolf (2017), Using the Output Embedding", {1: (117.5, 112.4)}, 2_651_600),
+    "small_tied_projected": Named(
+        SMALL_TIED_PROJECTED, "Press & Wolf (2017), Using the Output Embedding", {1: (104.9, 100.9)}, 2_691_800
+    ),
+    "word_language_model_200": Named(
+        WORD_LANGUAGE_MODEL_200, "pytorch/examples, word_language_model, its README", {1: (90.7, 87.1)}, 2_653_200
+    ),
+    "word_language_model_650": Named(
+        WORD_LANGUAGE_MODEL_650, "pytorch/examples, word_language_model", {1: (None, 75.96)}, 13_280_400
+    ),
+    "melis_10m": Named(MELIS_10M, "Melis et al. (2018), lamb: ptb_10m_lstm_d1", {1: (61.8, 59.6)}, 9_997_280),
+    "awd_lstm": Named(AWD_LSTM, "Merity et al. (2018), salesforce/awd-lstm-lm", {1: (61.2, 58.8)}, 24_221_600),
+    "lamb_lstm_24m": Named(LAMB_LSTM_24M, "Melis et al. (2020), lamb: lstm_fm_d2_arms/trial_833"),
+    "mogrifier_24m": Named(
+        MOGRIFIER_24M, "Melis et al. (2020), lamb: lstm_fm_d2_arms/trial_483", {1: (52.1, 51.0)}, 23_986_480
+    ),
+    "mos": Named(MOS, "Yang et al. (2018), zihangdai/mos", {1: (58.1, 56.0)}),
     # Programs that taught recurrent language models. None has published a row for PTB.
     "lstm150": Named(LSTM150, "a PyTorch net for PTB"),
     "rnn150": Named(override(LSTM150, {"cell": "tanh_rnn"}), "a PyTorch net for PTB"),

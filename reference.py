@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import inspect
 import itertools
+import math
 import re
 import typing
 from collections.abc import Iterator
@@ -15,19 +16,19 @@ from absl import flags
 
 import ptb.config
 from configs import CONFIGS
-from ptb.config import FORMER_NAMES, SGD, Config, Dropout, RMSprop, differences
+from ptb.config import FORMER_NAMES, KINDS, Config, Dropout, differences
 from ptb.model.cells import CELLS
 
 COMMANDS = ("train", "evaluate", "generate", "gradcheck", "reproduce")
 TYPES = {int: "integer", float: "number", bool: "`true` or `false`", str: "word", tuple[int, ...]: "integers"}
-KINDS = {"optimizer": (SGD, RMSprop)}  # classes of a group, if not the class of its default alone
 
 
 def fields_table() -> Iterator[str]:
     """Yield the lines of a table for each group of fields of a configuration, with the comments of the source as meaning."""
     for group in dataclasses.fields(Config):
         if dataclasses.is_dataclass(group.default):
-            kinds = KINDS.get(group.name, (type(group.default),))
+            family = type(group.default).__mro__[-2]  # Optimizer, Schedule, or the class itself
+            kinds = [kind for kind in KINDS.values() if issubclass(kind, family)] or [family]
             yield from _group(f"{group.name}.", *kinds)
     yield from _group("", Config)
 
@@ -91,12 +92,18 @@ def configurations_table() -> Iterator[str]:
 
 def count_parameters(config: Config, vocab_size: int) -> int:
     """Return the number of trainable parameters of a configuration's model."""
-    model, cell = config.model, CELLS[config.model.cell]
-    sizes = [vocab_size if model.one_hot_input else model.layers[0], *model.layers]
-    embedding = 0 if model.one_hot_input else vocab_size * model.layers[0]
-    per_unit = cell.num_gates * (1 + model.two_biases) + 3 * len(cell.extra_weights)  # biases and extra weights [3, units]
-    layers = sum(units * (cell.num_gates * (before + units) + per_unit) for before, units in itertools.pairwise(sizes))
-    return embedding + layers + (sizes[-1] + 1) * vocab_size
+    model, cell, features = config.model, CELLS[config.model.cell], config.model.features_size
+    sizes = [vocab_size if model.one_hot_input else model.input_size, *model.layers]
+    total = 0 if model.one_hot_input else vocab_size * model.input_size
+    for before, units in itertools.pairwise(sizes):
+        total += units * cell.num_gates * (before + units + 1 + model.two_biases)
+        extra = cell.extra_weights(before, units, model.mogrifier_rounds, model.mogrifier_rank)
+        total += sum(math.prod(weight.shape) for weight in extra)
+    if model.projection != "none":
+        total += (sizes[-1] + (model.projection == "affine")) * features
+    if model.mixture:
+        total += model.mixture * ((sizes[-1] + 1) * features + sizes[-1])
+    return total + (1 if model.tied else features + 1) * vocab_size
 
 
 def flags_table() -> Iterator[str]:

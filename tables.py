@@ -75,7 +75,9 @@ def headline_table(results: pathlib.Path) -> Iterator[str]:
 def published(name: str, count: int = 1) -> str:
     """Return the published perplexities, test (valid), of a configuration or of the one that it is a variant of."""
     numbers = CONFIGS[_family(name)].published.get(count)
-    return f"{numbers[1]:.1f} ({numbers[0]:.1f})" if numbers else ""
+    if not numbers:
+        return ""
+    return f"{numbers[1]:.1f}" + (f" ({numbers[0]:.1f})" if numbers[0] else "")
 
 
 def table_1(results: pathlib.Path) -> Iterator[str]:

@@ -34,6 +34,7 @@ from ptb.runs.tensorboard import Curves
 from ptb.runtime import devices, replicas
 from ptb.runtime.profiling import profile_steps
 from ptb.runtime.signals import StopRequest, print_line
+from ptb.training.averaging import WeightAverages
 from ptb.training.optimizers import make_optimizer
 from ptb.training.schedules import learning_rate
 from ptb.training.state import Diverged, TrainState, trained_variables
@@ -150,13 +151,13 @@ def train(
 
 def train_epochs(config, corpus, run, model, setting, stop, monitoring=Monitoring()) -> TrainState:
     """Train `model` from the run's newest checkpoint to its last epoch, or until patience runs out. Return the state."""
-    train_windows, valid_windows = make_windows(corpus, config)
-    report_windows = tutorial_report_windows(len(train_windows))
+    all_windows, valid_windows = make_windows(corpus, config)
     optimizer, stopping = make_optimizer(config.optimizer), config.stopping
-    train_step, eval_step = make_train_step(model, config, optimizer), make_eval_step(model)
+    averages = WeightAverages(config.averaging, model.trainable_variables)
+    train_step, eval_step = make_train_step(model, config, optimizer, averages), make_eval_step(model)
     next_step = sampling.make_next_step(model)
     mean_of_workers = replicas.make_mean_of_workers()
-    variables, recurrent = trained_variables(model, optimizer), model.initial_state(config.batch_size)
+    variables, recurrent = trained_variables(model, optimizer, averages), model.initial_state(config.batch_size)
     state = TrainState(variables, recurrent, Sums.zero(), stopping.max_loss_ratio)
 
     def finished():
@@ -168,11 +169,15 @@ def train_epochs(config, corpus, run, model, setting, stop, monitoring=Monitorin
         if state.validated == state.step:
             return
         run.save(state)
-        valid = score(eval_step, model, stop.watch(valid_windows))
-        reached = mean_of_workers(valid.perplexity)  # workers that round differently must still stop at the same step
+
+        def valid_perplexity():
+            valid = score(eval_step, model, stop.watch(valid_windows))
+            return mean_of_workers(valid.perplexity)  # workers that round differently must still stop at the same step
+
+        reached = averages.validate(valid_perplexity, state.validations)
         if is_due(stopping.validate_every, state.step):
             curves.add("", "valid_perplexity", state.step, reached)
-        state.record_validation(reached, keep_best=bool(stopping.patience))
+        state.record_validation(reached, config.keeps_best, averages.chosen)
         stop.hint = resume_hint(run, state)
         state.start_clock()
 
@@ -183,8 +188,9 @@ def train_epochs(config, corpus, run, model, setting, stop, monitoring=Monitorin
     steps = profile_steps(train_step, run.path) if profiling else contextlib.nullcontext(train_step)
     with contextlib.closing(curves), steps as train_step:
         while not finished():
-            state.learning_rate = state.rate_factor * learning_rate(config, state.epoch)
-            rate = np.array(state.learning_rate, model.dtype)
+            train_windows = epoch_windows(all_windows, config, setting["seed"], state.epoch)
+            report_windows = tutorial_report_windows(len(train_windows))
+            state.learning_rate = step_rate(config, state, len(train_windows))
             print_line(f"Epoch: {state.epoch} Learning rate: {state.learning_rate:.3f}")
             state.start_clock()
             for inputs, targets in train_windows[state.window :]:
@@ -192,6 +198,8 @@ def train_epochs(config, corpus, run, model, setting, stop, monitoring=Monitorin
                     validate()
                 if state.out_of_patience(stopping.patience):
                     break
+                state.learning_rate = step_rate(config, state, len(train_windows))
+                rate = np.array(state.learning_rate * length_factor(config, inputs), model.dtype)
                 dropout_seed = np.array([setting["seed"], state.step], np.int32)
                 state.recurrent, state.sums = train_step(inputs, targets, state.recurrent, state.sums, rate, dropout_seed)
                 state.advance()
@@ -246,6 +254,27 @@ def make_windows(corpus: Corpus, config: Config) -> tuple[Windows, Windows]:
     )
 
 
+def epoch_windows(all_windows: Windows, config: Config, seed: int, epoch: int) -> Windows:
+    """Return the windows of an epoch: the same each time, or shuffled and cut anew as the configuration says."""
+    chosen = all_windows
+    if config.data.partial_shuffle:
+        chosen = chosen.rotated((seed, epoch, 0))
+    if config.data.random_lengths:
+        chosen = chosen.with_random_lengths(config.num_steps, (seed, epoch, 1))
+    return chosen
+
+
+def step_rate(config: Config, state: TrainState, num_windows: int) -> float:
+    """Return the learning rate of the next step."""
+    share = (state.epoch - 1 + state.window / num_windows) / config.num_epochs
+    return state.rate_factor * learning_rate(config, state.epoch, share, state.validations)
+
+
+def length_factor(config: Config, inputs) -> float:
+    """Return the factor of the learning rate for a window of random length: its share of num_steps (AWD-LSTM, main.py)."""
+    return inputs.shape[1] / config.num_steps if config.data.random_lengths else 1.0
+
+
 def score_test(config, corpus, run, model: LanguageModel, state: TrainState, setting, stop) -> dict:
     """Score every prediction of the test text at batch 1, write `result.json` and return its content.
 
@@ -268,7 +297,7 @@ def score_test(config, corpus, run, model: LanguageModel, state: TrainState, set
     if config.data.level == "char":
         result["test_bits_per_character"] = test.bits
         print_line(f"Test Bits per Character: {test.bits:.4f}")
-    if config.stopping.patience:
+    if config.keeps_best:
         result["best_step"] = state.best_step
         print_line(f"These are the weights of step {state.best_step}, the best on the validation text")
     run.write_json("result.json", result)

@@ -11,25 +11,44 @@ from ptb.data.files import DataError
 
 @dataclass(frozen=True, eq=False)
 class Windows(Sequence):
-    """The windows with these `indices` over `streams`, `[batch_size, stream_length]`; see `windows`.
+    """The windows between `bounds`, int `[count, 2]`, of `streams`, `[batch_size, stream_length]`; see `windows`.
 
     An item is a pair of views `(inputs, targets)`. A slice is again a `Windows` and copies nothing.
     """
 
     streams: np.ndarray
-    num_steps: int
-    burn_in: int
-    indices: range
+    bounds: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self.bounds)
 
     def __getitem__(self, index):
         if isinstance(index, slice):
-            return Windows(self.streams, self.num_steps, self.burn_in, self.indices[index])
-        start = self.indices[index] * self.num_steps
-        stop = min(start + self.burn_in + self.num_steps, self.streams.shape[1] - 1)  # the last token is only a target
+            return Windows(self.streams, self.bounds[index])
+        start, stop = self.bounds[index]
         return self.streams[:, start:stop], self.streams[:, start + 1 : stop + 1]
+
+    def rotated(self, seed: tuple[int, ...]) -> "Windows":
+        """Return the same windows of streams that are rotated, each by a random offset: the partial shuffle of Press (2019)."""
+        offsets = np.random.default_rng(seed).integers(self.streams.shape[1], size=len(self.streams))
+        return Windows(np.stack([np.roll(stream, -offset) for stream, offset in zip(self.streams, offsets)]), self.bounds)
+
+    def with_random_lengths(self, num_steps: int, seed: tuple[int, ...]) -> "Windows":
+        """Return windows of random lengths around `num_steps`, as AWD-LSTM draws them (main.py).
+
+        The mean length is num_steps, or half of it with probability 0.05; the standard deviation is 5 steps. Lengths are
+        rounded to multiples of 5, so that few shapes are compiled; windows that the streams have no room for are left out.
+        """
+        rng, room = np.random.default_rng(seed), self.streams.shape[1] - 1
+        count = 2 + 2 * room // min(num_steps, LENGTH_UNIT)
+        means = np.where(rng.random(count) < 0.95, num_steps, num_steps / 2)
+        lengths = LENGTH_UNIT * np.maximum(1, np.rint(rng.normal(means, LENGTH_DEVIATION) / LENGTH_UNIT)).astype(int)
+        stops = np.cumsum(lengths)
+        bounds = np.stack([stops - lengths, stops], 1)
+        return Windows(self.streams, bounds[stops <= room])
+
+
+LENGTH_UNIT, LENGTH_DEVIATION = 5, 5  # steps
 
 
 def windows(
@@ -66,7 +85,9 @@ def windows(
             f"{num_steps}, which needs {needed:,}; use a longer text or a smaller batch_size or num_steps"
         )
     streams = np.asarray(tokens)[: batch_size * stream_length].reshape(batch_size, stream_length)
-    return Windows(streams, num_steps, burn_in, range(count))
+    starts = num_steps * np.arange(count)
+    stops = np.minimum(starts + burn_in + num_steps, stream_length - 1)  # the last token is only a target
+    return Windows(streams, np.stack([starts, stops], 1))
 
 
 def scoring_windows(tokens: np.ndarray) -> Windows:

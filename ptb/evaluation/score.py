@@ -69,7 +69,7 @@ def _compile(model, score_features, jit_compile):
     @tf.function(autograph=False, jit_compile=jit_compile and model.can_use_xla, input_signature=[ids, state])
     def features(inputs, state):
         outputs, state = model.outputs(inputs, state)
-        return outputs.dropped, state
+        return outputs.features, state
 
     @tf.function(autograph=False, input_signature=[ids, ids, state])
     def step(inputs, targets, state):
@@ -93,3 +93,27 @@ def score(eval_step: Callable, model, windows: Iterable) -> Score:
     """Return the `Score` of a text that is cut into `windows`."""
     losses = score_windows(eval_step, model, windows)
     return Score(float(losses.sum(dtype=np.float64)), losses.size)
+
+
+def make_tempered_step(model) -> Callable:
+    """Return the compiled `step(inputs, targets, state, temperature) -> (losses, state)`; temperature multiplies the logits."""
+    ids, state = tf.TensorSpec([None, None], tf.int32), state_signature(model, None)
+
+    @tf.function(autograph=False, input_signature=[ids, ids, state, tf.TensorSpec([], model.dtype)])
+    def step(inputs, targets, state, temperature):
+        logits, state = model(inputs, state)
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(targets, temperature * logits), state
+
+    return step
+
+
+def make_sampled_dropout_step(model) -> Callable:
+    """Return the compiled `step(inputs, targets, state, seed) -> (losses, state)` with the dropout of training (Gal 2016)."""
+    ids, state = tf.TensorSpec([None, None], tf.int32), state_signature(model, 1)
+
+    @tf.function(autograph=False, input_signature=[ids, ids, state, tf.TensorSpec([2], tf.int32)])
+    def step(inputs, targets, state, seed):
+        outputs, state = model.outputs(inputs, state, training=True, dropout_seed=seed)
+        return model.head.losses(outputs.features, targets), state
+
+    return step

@@ -6,7 +6,8 @@ The step of a cell is `step(z, state, recurrent_matmul, *extra) -> state`:
     recurrent_matmul   h [batch, units] -> h R [batch, num_gates * units]
     extra              the extra weights that the cell declares
 
-Gates stand side by side in z, W, R and b, as blocks of `units` columns.
+A cell with `reads_raw_input` gets x [batch, input] instead of z, and `project`, x -> x W + b, before `extra`. Gates stand side
+by side in z, W, R and b, as blocks of `units` columns.
 """
 
 from collections.abc import Callable
@@ -57,6 +58,32 @@ def lstm(z, state, recurrent_matmul):
     return LSTMState(tf.sigmoid(o) * tf.tanh(cell), cell)
 
 
+def capped_lstm(z, state, recurrent_matmul):
+    """The LSTM with the input gate capped at 1 - f: c' = f ∘ c + min(1 - f, i) ∘ g (lamb, tiled_lstm.py; Melis et al. 2020)."""
+    i, f, g, o = tf.split(z + recurrent_matmul(state.hidden), 4, -1)
+    f = tf.sigmoid(f)
+    cell = f * state.cell + tf.minimum(1 - f, tf.sigmoid(i)) * tf.tanh(g)
+    return LSTMState(tf.sigmoid(o) * tf.tanh(cell), cell)
+
+
+def mogrifier_lstm(x, state, recurrent_matmul, project, *rounds):
+    """The capped LSTM after x and h have gated each other in turns (Melis, Kočiský & Blunsom 2020, "Mogrifier LSTM").
+
+    Rounds 0, 2, 4: x := 2 σ(h A B + b) ∘ x; rounds 1, 3: h := 2 σ(x A B + b) ∘ h. `rounds` has the weights of each round in
+    turn, its bias last; with full rank A and b alone.
+    """
+    hidden, even, gating = state.hidden, True, state.hidden
+    for weight in rounds:
+        if weight.shape.rank == 2:
+            gating = tf.matmul(gating, weight)
+            continue
+        gate = 2 * tf.sigmoid(gating + weight)
+        x, hidden = (gate * x, hidden) if even else (x, gate * hidden)
+        even = not even
+        gating = hidden if even else x
+    return capped_lstm(project(x), LSTMState(hidden, state.cell), recurrent_matmul)
+
+
 def peephole_lstm(z, state, recurrent_matmul, peepholes):
     """The LSTM whose gates i and f see the old memory cell, and o the new one, elementwise (Graves 2013, equations 7 to 11).
 
@@ -69,20 +96,56 @@ def peephole_lstm(z, state, recurrent_matmul, peepholes):
     return LSTMState(tf.sigmoid(o + peephole_o * cell) * tf.tanh(cell), cell)
 
 
+class ExtraWeight(NamedTuple):
+    """A weight that only one kind of cell has."""
+
+    name: str
+    shape: tuple[int, ...]
+    stddev: float = 0.0  # of the truncated normal distribution that it starts with; 0: zeros
+
+
+def no_extra_weights(input_size, units, rounds, rank):
+    return []
+
+
+def peephole_weights(input_size, units, rounds, rank):
+    return [ExtraWeight("peepholes", (3, units))]
+
+
+def gru_weights(input_size, units, rounds, rank):
+    return [ExtraWeight("recurrent_bias", (3, units))]
+
+
+def mogrifier_weights(input_size, units, rounds, rank):
+    """Return the extra weights of the mogrifier_lstm: of each round A, B and b, with standard deviations of lamb."""
+    weights = []
+    for number in range(rounds):
+        size, gated_size = (units, input_size) if number % 2 == 0 else (input_size, units)
+        shapes = {"a": (size, rank), "b": (rank, gated_size)} if rank else {"a": (size, gated_size)}
+        for name, shape in shapes.items():
+            stddev = (1 / (shape[0] * rank)) ** 0.25 if rank else shape[0] ** -0.5
+            weights.append(ExtraWeight(f"mogrifier_{number}_{name}", shape, stddev))
+        weights.append(ExtraWeight(f"mogrifier_{number}_bias", (gated_size,)))
+    return weights
+
+
 class Cell(NamedTuple):
     """The step of a cell and what a layer must know about it."""
 
     step: Callable
     state: type  # LSTMState or HiddenState
     num_gates: int
-    extra_weights: tuple[str, ...] = ()  # names of extra weights, each [3, units], initially zero
+    extra_weights: Callable = no_extra_weights  # (input_size, units, rounds, rank) -> list of ExtraWeight
     forget_gate: int | None = None  # index of the gate whose bias starts at forget_bias
+    reads_raw_input: bool = False
 
 
 CELLS = {
     "lstm": Cell(lstm, LSTMState, 4, forget_gate=1),
-    "peephole_lstm": Cell(peephole_lstm, LSTMState, 4, extra_weights=("peepholes",), forget_gate=1),
-    "gru": Cell(gru, HiddenState, 3, extra_weights=("recurrent_bias",)),
+    "capped_lstm": Cell(capped_lstm, LSTMState, 4, forget_gate=1),
+    "mogrifier_lstm": Cell(mogrifier_lstm, LSTMState, 4, mogrifier_weights, forget_gate=1, reads_raw_input=True),
+    "peephole_lstm": Cell(peephole_lstm, LSTMState, 4, extra_weights=peephole_weights, forget_gate=1),
+    "gru": Cell(gru, HiddenState, 3, extra_weights=gru_weights),
     "tanh_rnn": Cell(tanh_rnn, HiddenState, 1),
     "sigmoid_rnn": Cell(sigmoid_rnn, HiddenState, 1),
 }

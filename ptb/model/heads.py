@@ -7,7 +7,7 @@ import math
 
 import tensorflow as tf
 
-from ptb.model.kernels import matmul
+from ptb.model.kernels import matmul, static_shape
 from ptb.runtime.devices import on_host
 
 
@@ -39,6 +39,42 @@ class SoftmaxHead:
             labels = tf.reshape(tf.transpose(targets), [-1])
         losses = function(rows, self.weights.value, self.bias.value, labels, self.product_dtype, *arguments)
         return tf.nest.map_structure(lambda values: tf.transpose(tf.reshape(values, tf.shape(features)[:2])), losses)
+
+
+class MixtureHead(SoftmaxHead):
+    """Mixture of softmaxes (Yang et al. 2018): p = Σ_k π_k softmax(z_k Wᵀ + b), π = softmax of the priors.
+
+    The features `[num_steps, batch, K + K * size]` are the K priors, then the K vectors z_k.
+    """
+
+    def __init__(self, weights, bias, product_dtype, mixture):
+        super().__init__(weights, bias, product_dtype)
+        self.mixture = mixture
+
+    def logits(self, features):
+        """Return log p of all words, `[batch, num_steps, vocab]`."""
+        priors, latents = self._split(features)
+        by_component = tf.nn.log_softmax(super().logits(latents))  # [K * batch, num_steps, vocab]
+        by_component = tf.reshape(by_component, [self.mixture, -1, *tf.unstack(tf.shape(by_component)[1:])])
+        return tf.reduce_logsumexp(tf.transpose(priors, [2, 1, 0])[..., tf.newaxis] + by_component, 0)
+
+    def losses(self, features, targets):
+        """Return −log p(target) in nats, `[batch, num_steps]`."""
+        priors, latents = self._split(features)
+        with on_host():
+            repeated = tf.tile(targets, [self.mixture, 1])
+        losses = super().losses(latents, repeated)  # [K * batch, num_steps]
+        losses = tf.reshape(losses, [self.mixture, -1, tf.shape(losses)[1]])
+        return -tf.reduce_logsumexp(tf.transpose(priors, [2, 1, 0]) - losses, 0)
+
+    def _split(self, features):
+        """Return log π `[num_steps, batch, K]` and the vectors z `[num_steps, K * batch, size]`."""
+        size = self.weights.shape[1]
+        priors, latents = tf.split(features, [self.mixture, self.mixture * size], -1)
+        latents = tf.reshape(latents, [*static_shape(features)[:2], self.mixture, size])
+        latents = tf.transpose(latents, [0, 2, 1, 3])
+        num_steps, _, batch_size, _ = static_shape(latents)
+        return tf.nn.log_softmax(priors), tf.reshape(latents, [num_steps, self.mixture * batch_size, size])
 
 
 def logits(features, weights, bias, product_dtype):

@@ -7,9 +7,10 @@ import tensorflow as tf
 
 from ptb.config import Config, Dropout, Model, from_json, to_json
 from ptb.model.cells import CELLS
-from ptb.model.dropout import dropout
-from ptb.model.heads import SoftmaxHead
-from ptb.model.kernels import find_kernel
+from ptb.model.dropout import constant_mask, dropout, row_mask
+from ptb.model.heads import MixtureHead, SoftmaxHead
+from ptb.model.initializers import Initializers
+from ptb.model.kernels import find_kernel, matmul, static_shape
 from ptb.runtime.devices import choose_kernel, on_host, visible_gpus
 
 
@@ -17,12 +18,9 @@ class Outputs(NamedTuple):
     """Outputs of the recurrent layers, each `[num_steps, batch, units]`."""
 
     layers: tuple  # of each layer, before dropout
-    dropped: tf.Tensor  # of the last layer, after dropout: the features that the head reads
-
-    @property
-    def raw(self):
-        """Outputs of the last layer, before dropout."""
-        return self.layers[-1]
+    raw: tf.Tensor  # of the last layer, or the sum of all, before dropout
+    dropped: tf.Tensor  # the same after dropout
+    features: tf.Tensor  # what the head reads: the same after the projection, if there is one, and its dropout
 
 
 @keras.saving.register_keras_serializable("ptb")
@@ -32,26 +30,31 @@ class Recurrent(keras.layers.Layer):
     `cell` is one of `ptb.model.cells.CELLS`; `rnn_mode` names the kernel of `ptb.model.kernels` that runs it. The weights of
     "lstm" have the names, shapes and gate order of `keras.layers.LSTM` (`kernel [input, 4 units]`,
     `recurrent_kernel [units, 4 units]`, `bias [4 units]`; gates i, f, g, o): `set_weights` takes the `get_weights` of either.
-    With `two_biases` a `recurrent_bias` of the same shape is added to the bias, and both start as the kernel does.
+    With `two_biases` a `recurrent_bias` of the same shape is added to the bias.
     """
 
     def __init__(
         self,
         units,
         *,
-        initializer="glorot_uniform",
-        recurrent_initializer=None,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="glorot_uniform",
+        bias_initializer="zeros",
         two_biases=False,
         cell="lstm",
         forget_bias=0.0,
+        mogrifier_rounds=0,
+        mogrifier_rank=0,
         rnn_mode="stepwise",
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
         self.units = units
         self.cell_name, self.cell = cell, CELLS[cell]
-        self.initializer = keras.initializers.get(initializer)
-        self.recurrent_initializer = keras.initializers.get(recurrent_initializer or self.initializer)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.recurrent_initializer = keras.initializers.get(recurrent_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.mogrifier_rounds, self.mogrifier_rank = mogrifier_rounds, mogrifier_rank
         self.two_biases = two_biases
         self.forget_bias = forget_bias
         self.rnn_mode, self.run_kernel = rnn_mode, find_kernel(rnn_mode, cell)
@@ -59,22 +62,31 @@ class Recurrent(keras.layers.Layer):
 
     def build(self, input_shape):
         width = self.cell.num_gates * self.units
-        self.kernel = self.add_weight((input_shape[-1], width), self.initializer, name="kernel")
+        self.kernel = self.add_weight((input_shape[-1], width), self.kernel_initializer, name="kernel")
         self.recurrent_kernel = self.add_weight((self.units, width), self.recurrent_initializer, name="recurrent_kernel")
-        self.bias = self.add_weight((width,), self.initializer if self.two_biases else "zeros", name="bias")
+        self.bias = self.add_weight((width,), self.bias_initializer, name="bias")
         if self.cell.forget_gate is not None:
             offsets = tf.one_hot(self.cell.forget_gate, self.cell.num_gates, self.forget_bias, dtype=self.dtype)
             self.bias.assign_add(tf.repeat(offsets, self.units))
         if self.two_biases:
-            self.recurrent_bias = self.add_weight((width,), self.initializer, name="recurrent_bias")
-        self.extra_weights = [self.add_weight((3, self.units), "zeros", name=name) for name in self.cell.extra_weights]
+            self.recurrent_bias = self.add_weight((width,), self.bias_initializer, name="recurrent_bias")
+        self.extra_weights = []
+        for name, shape, stddev in self.cell.extra_weights(
+            input_shape[-1], self.units, self.mogrifier_rounds, self.mogrifier_rank
+        ):
+            seed = getattr(self.kernel_initializer, "seed", None)
+            start = keras.initializers.TruncatedNormal(stddev=stddev, seed=seed) if stddev else "zeros"
+            self.extra_weights.append(self.add_weight(shape, start, name=name))
 
     def get_config(self):
         """Return the arguments of the constructor, from which Keras rebuilds the layer."""
         return super().get_config() | {
             "units": self.units,
-            "initializer": keras.initializers.serialize(self.initializer),
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "recurrent_initializer": keras.initializers.serialize(self.recurrent_initializer),
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+            "mogrifier_rounds": self.mogrifier_rounds,
+            "mogrifier_rank": self.mogrifier_rank,
             "two_biases": self.two_biases,
             "cell": self.cell_name,
             "forget_bias": self.forget_bias,
@@ -85,31 +97,19 @@ class Recurrent(keras.layers.Layer):
         """Return the state before any text: zeros `[batch, units]`."""
         return self.cell.state(*[tf.zeros([batch_size, self.units], self.dtype) for _ in self.cell.state._fields])
 
-    def call(self, inputs, state):
-        """`inputs [num_steps, batch, input]` → outputs `[num_steps, batch, units]` and the state after the last step."""
+    def call(self, inputs, state, hidden_mask=None, weight_mask=None):
+        """`inputs [num_steps, batch, input]` → outputs `[num_steps, batch, units]` and the state after the last step.
+
+        `hidden_mask [batch, units]` multiplies h on its way to the next step, `weight_mask` the recurrent weights. (Keras gives
+        a meaning of its own to an argument called state_mask.)
+        """
         bias = self.bias.value + self.recurrent_bias.value if self.two_biases else self.bias.value
+        recurrent_kernel = self.recurrent_kernel.value
+        if weight_mask is not None:
+            recurrent_kernel = recurrent_kernel * weight_mask
         extra = [variable.value for variable in self.extra_weights]
-        weights = [self.kernel.value, self.recurrent_kernel.value, bias, *extra]
-        return self.run_kernel(inputs, state, weights, self.product_dtype)
-
-
-@keras.saving.register_keras_serializable("ptb")
-class OrthogonalBlocks(keras.initializers.Initializer):
-    """One random orthogonal matrix per gate, side by side (Saxe et al. 2013), as in Theano's LSTM tutorial.
-
-    `keras.initializers.Orthogonal` would make the whole `[units, gates * units]` matrix orthogonal.
-    """
-
-    def __init__(self, seed=None):
-        self.seed = seed
-        self.block = keras.initializers.Orthogonal(seed=seed)
-
-    def __call__(self, shape, dtype=None):
-        units, width = shape
-        return tf.concat([self.block((units, units), dtype) for _ in range(width // units)], 1)
-
-    def get_config(self):
-        return {"seed": keras.saving.serialize_keras_object(self.seed)}
+        weights = [self.kernel.value, recurrent_kernel, bias, *extra]
+        return self.run_kernel(inputs, state, weights, self.product_dtype, hidden_mask)
 
 
 @keras.saving.register_keras_serializable("ptb")
@@ -144,29 +144,28 @@ class LanguageModel(keras.Model):
             raise ValueError(f"dtype={dtype!r}: is two types; for products in another type use product_dtype='bfloat16'")
         self.vocab_size, self.seed = vocab_size, seed
         self.architecture, self.dropout_rates = architecture, dropout_rates
-        self.rnn_mode = choose_kernel(rnn_mode, visible_gpus(), architecture.cell)
+        self.rnn_mode = choose_kernel(rnn_mode, visible_gpus(), architecture.cell, bool(dropout_rates.state))
         self._make_weights()
         self.set_product_dtype(product_dtype or self.dtype)
         self.built = True
 
     def _make_weights(self):
         architecture, vocab_size = self.architecture, self.vocab_size
-        seed_generator = keras.random.SeedGenerator(self.seed)
-        scale = architecture.init_scale
-        initializer = keras.initializers.RandomUniform(-scale, scale, seed_generator)
+        initializers = Initializers(architecture, self.seed)
         self.embedding, input_size = None, vocab_size
         if not architecture.one_hot_input:
-            input_size = architecture.layers[0]
-            self.embedding = self.add_weight((vocab_size, input_size), initializer, name="embedding")
+            input_size = architecture.input_size
+            self.embedding = self.add_weight((vocab_size, input_size), initializers.embedding, name="embedding")
         self.recurrent_layers = []
         for index, units in enumerate(architecture.layers):
             layer = Recurrent(
                 units,
-                initializer=initializer,
-                recurrent_initializer=OrthogonalBlocks(seed_generator) if architecture.orthogonal_recurrence else None,
+                **initializers.layer(units),
                 two_biases=architecture.two_biases,
                 cell=architecture.cell,
                 forget_bias=architecture.forget_bias,
+                mogrifier_rounds=architecture.mogrifier_rounds,
+                mogrifier_rank=architecture.mogrifier_rank,
                 rnn_mode=self.rnn_mode,
                 dtype=self.dtype,
                 name=f"{architecture.cell}_{index}",
@@ -174,9 +173,25 @@ class LanguageModel(keras.Model):
             layer.build((None, None, input_size))
             self.recurrent_layers.append(layer)
             input_size = units
-        self.softmax_weights = self.add_weight((vocab_size, input_size), initializer, name="softmax_weights")
-        self.softmax_bias = self.add_weight((vocab_size,), initializer, name="softmax_bias")
-        self.head = SoftmaxHead(self.softmax_weights, self.softmax_bias, self.dtype)
+        self.projection = self.projection_bias = self.priors = None
+        if architecture.projection != "none":
+            shape = input_size, architecture.features_size
+            self.projection = self.add_weight(shape, initializers.projection, name="projection")
+        if architecture.projection == "affine":
+            size = architecture.features_size
+            self.projection_bias = self.add_weight((size,), initializers.projection_bias, name="projection_bias")
+        if architecture.mixture:
+            width = architecture.mixture * architecture.features_size
+            self.projection = self.add_weight((input_size, width), initializers.projection, name="projection")
+            self.projection_bias = self.add_weight((width,), initializers.projection_bias, name="projection_bias")
+            self.priors = self.add_weight((input_size, architecture.mixture), initializers.projection, name="priors")
+        self.softmax_weights = self.embedding
+        if not architecture.tied:
+            shape = vocab_size, architecture.features_size
+            self.softmax_weights = self.add_weight(shape, initializers.uniform, name="softmax_weights")
+        self.softmax_bias = self.add_weight((vocab_size,), initializers.softmax_bias, name="softmax_bias")
+        softmax = self.softmax_weights, self.softmax_bias, self.dtype
+        self.head = MixtureHead(*softmax, architecture.mixture) if architecture.mixture else SoftmaxHead(*softmax)
 
     @property
     def can_use_xla(self) -> bool:
@@ -218,28 +233,82 @@ class LanguageModel(keras.Model):
         `training` and `dropout_seed` are those of `outputs`.
         """
         outputs, state = self.outputs(inputs, state, training, dropout_seed)
-        return self.head.logits(outputs.dropped), state
+        return self.head.logits(outputs.features), state
 
     def outputs(self, inputs, state, training=False, dropout_seed=None):
-        """Return the `Outputs` of the layers for `inputs` int32 `[batch, num_steps]`, and the state after the last step.
+        """Return the `Outputs` for `inputs` int32 `[batch, num_steps]`, and the state after the last step.
 
         `dropout_seed`, int32 `[2]`, decides the masks. It is needed in training if a dropout rate is above 0.
         """
         rates = self.dropout_rates if training else Dropout()
+        places = MaskPlaces(len(self.recurrent_layers))
+        features = self._embed(inputs, rates.embedding, dropout_seed, places.embedding)
+        layers, new_state = [], []
+        for index, (layer, layer_state) in enumerate(zip(self.recurrent_layers, state)):
+            features = dropout(features, rates.hidden if index else rates.input, dropout_seed, index, rates.locked)
+            state_mask = weight_mask = None
+            if rates.state:
+                shape = [1, *static_shape(layer_state.hidden)]
+                state_mask = row_mask(shape, rates.state, dropout_seed, places.state(index), self.dtype)[0]
+            if rates.weights:
+                shape = layer.recurrent_kernel.shape
+                weight_mask = constant_mask(shape, rates.weights, dropout_seed, places.weights(index), self.dtype)
+            features, layer_state = layer(features, layer_state, state_mask, weight_mask)
+            layers.append(features)
+            new_state.append(layer_state)
+        raw = tf.add_n(layers) if self.architecture.sum_layers else features
+        dropped = dropout(raw, rates.output, dropout_seed, places.output, rates.locked)
+        features = dropout(self._project(dropped), rates.projected, dropout_seed, places.projected, rates.locked)
+        if self.priors is not None:
+            features = tf.concat([self._matmul(dropped, self.priors.value), features], -1)
+        return Outputs(tuple(layers), raw, dropped, features), tuple(new_state)
+
+    def _embed(self, inputs, rate, seed, place):
+        """Return the embeddings `[num_steps, batch, size]` of words `[batch, num_steps]`; a mask drops word types."""
         with on_host():
             words = tf.transpose(inputs)
         if self.embedding is None:
-            features = tf.one_hot(words, self.vocab_size, dtype=self.dtype)
-        else:
-            features = tf.gather(self.embedding.value, words)
-        layers, new_state = [], []
-        for index, (layer, layer_state) in enumerate(zip(self.recurrent_layers, state)):
-            features = dropout(features, rates.hidden if index else rates.input, dropout_seed, index)
-            features, layer_state = layer(features, layer_state)
-            layers.append(features)
-            new_state.append(layer_state)
-        dropped = dropout(features, rates.output, dropout_seed, len(layers))
-        return Outputs(tuple(layers), dropped), tuple(new_state)
+            return tf.one_hot(words, self.vocab_size, dtype=self.dtype)
+        features = tf.gather(self.embedding.value, words)
+        if rate == 0:
+            return features
+        return features * tf.gather(constant_mask([self.vocab_size, 1], rate, seed, place, self.dtype), words)
+
+    def _project(self, features):
+        if self.projection is None:
+            return features
+        projected = self._matmul(features, self.projection.value)
+        if self.projection_bias is not None:
+            projected = tf.nn.bias_add(projected, self.projection_bias.value)
+        return projected if self.priors is None else tf.tanh(projected)
+
+    def _matmul(self, features, matrix):
+        product = matmul(tf.reshape(features, [-1, features.shape[-1]]), matrix, self.product_dtype)
+        return tf.reshape(product, [*static_shape(features)[:2], product.shape[-1]])
+
+
+class MaskPlaces(NamedTuple):
+    """Numbers of the places of a step that need masks of their own; loss_fn uses num_layers + 1 and + 2."""
+
+    num_layers: int
+
+    @property
+    def output(self):
+        return self.num_layers
+
+    @property
+    def embedding(self):
+        return self.num_layers + 3
+
+    @property
+    def projected(self):
+        return self.num_layers + 4
+
+    def state(self, index):
+        return self.num_layers + 5 + 2 * index
+
+    def weights(self, index):
+        return self.num_layers + 6 + 2 * index
 
 
 def build_model(config: Config, vocab_size: int, **options) -> LanguageModel:

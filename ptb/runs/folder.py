@@ -21,7 +21,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from ptb.config import Config, ConfigError, differences, flatten, from_json, upgrade
+from ptb.config import ConfigError, flatten, from_json, non_defaults, upgrade
 from ptb.data.vocabulary import Vocabulary
 from ptb.runs.checkpoint import CheckpointStore
 from ptb.runs.storage import RunError, reading, write_atomically, writing
@@ -103,7 +103,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Make the folder and keeps other processes from training in it. Raises RunError if one does.
+        """Make the folder and keep other processes from training in it. Raises RunError if one does.
 
         The kernel holds the lock on the open file. It ends with the process, however that ends, so it is never stale.
         """
@@ -143,7 +143,7 @@ class RunFolder:
         state.mark_saved()
 
     def restore(self, state: TrainState) -> bool:
-        """Restore the state from the newest checkpoint and returns True; False if there is none.
+        """Restore the state from the newest checkpoint and return True; False if there is none.
 
         Raises RunError for a checkpoint of another model or of another version of this program.
         """
@@ -198,6 +198,6 @@ def digests(config: dict[str, Any], vocabulary: Vocabulary) -> dict[str, str]:
 
     Only fields that differ from their defaults count, so that a later version can add fields.
     """
-    fields = json.dumps(differences(from_json(config["config"]), Config()), sort_keys=True).encode()
+    fields = json.dumps(non_defaults(from_json(config["config"])), sort_keys=True).encode()
     contents = {"config.json": fields, "vocabulary.txt": vocabulary.to_bytes()}
     return {name: hashlib.sha256(content).hexdigest()[:16] for name, content in contents.items()}

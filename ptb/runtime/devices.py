@@ -76,22 +76,24 @@ def on_host() -> contextlib.AbstractContextManager:
     return tf.device("CPU:0")
 
 
-def choose_kernel(rnn_mode: str, gpus: Sequence, cell: str = "lstm") -> str:
+def choose_kernel(rnn_mode: str, gpus: Sequence, cell: str = "lstm", state_dropout: bool = False) -> str:
     """Return the name of the kernel in `ptb.model.kernels` to use, never "auto".
 
-    "auto" takes cudnn for an LSTM on a GPU, fused for an LSTM elsewhere, and stepwise for any other cell.
-    Raises DeviceError if the cell or the machine does not support `rnn_mode`.
+    "auto" takes cudnn for an LSTM on a GPU, unless it drops its recurrent state, which cuDNN cannot do; otherwise fused for an
+    LSTM, capped or not, and stepwise for any other cell. Raises DeviceError if the cell or the machine does not support
+    `rnn_mode`.
     """
-    if cell != "lstm":
-        if rnn_mode not in ("auto", "stepwise"):
-            raise DeviceError(
-                f"--rnn_mode={rnn_mode}: needs the cell lstm, and this model's cell is {cell}; use auto or stepwise"
-            )
-        return "stepwise"
+    supported = ["stepwise"]
+    if cell in ("lstm", "capped_lstm"):
+        supported.insert(0, "fused")
+    if cell == "lstm" and not state_dropout and gpus:
+        supported.insert(0, "cudnn")
     if rnn_mode == "auto":
-        return "cudnn" if gpus else "fused"
-    if rnn_mode == "cudnn" and not gpus:
-        raise DeviceError("--rnn_mode=cudnn: TensorFlow sees no GPU here; use --rnn_mode=fused, or auto")
+        return supported[0]
+    if rnn_mode not in supported:
+        what = "dropout of the recurrent state" if state_dropout else f"the cell {cell}"
+        reason = "TensorFlow sees no GPU here" if rnn_mode == "cudnn" and not gpus else f"cannot run {what}"
+        raise DeviceError(f"--rnn_mode={rnn_mode}: {reason}; use auto, {' or '.join(supported)}")
     return rnn_mode
 
 

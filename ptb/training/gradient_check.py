@@ -1,9 +1,11 @@
 """Compares the gradient of a model's loss with central differences: slow, and independent of how the gradient is derived."""
 
+import dataclasses
+
 import numpy as np
 import tensorflow as tf
 
-from ptb.config import Config, override
+from ptb.config import Config, Model, override
 from ptb.model.language_model import build_model
 from ptb.training.loss import loss_fn
 
@@ -20,14 +22,28 @@ def check_config(config: Config, rnn_mode: str = "auto") -> dict[str, float]:
 
     Cell, kernel, dropout and loss are those of the configuration; layers, window and vocabulary are a few units each.
     """
-    layers = tuple(UNITS + index for index, _ in enumerate(config.model.layers))
-    config = override(config, {"layers": layers, **SIZES, "bptt_steps": BPTT_STEPS if config.burn_in else 0})
+    config = override(
+        config, {"model": tiny_architecture(config.model), **SIZES, "bptt_steps": BPTT_STEPS * bool(config.burn_in)}
+    )
     if config.loss.softmax_samples:
         config = override(config, {"softmax_samples": SOFTMAX_SAMPLES})
     model = build_model(config, VOCAB_SIZE, rnn_mode=rnn_mode, dtype="float64")
     shape = (2, config.batch_size, config.num_steps + config.burn_in)
     inputs, targets = np.random.default_rng(0).integers(0, VOCAB_SIZE, shape).astype(np.int32)
     return relative_errors(model, config, inputs, targets)
+
+
+def tiny_architecture(model: Model) -> Model:
+    """Return the same architecture with a few units per layer, different ones if it allows that."""
+    layers = tuple(UNITS + (0 if model.sum_layers else index) for index, _ in enumerate(model.layers))
+    projected = model.projection != "none" or model.mixture
+    return dataclasses.replace(
+        model,
+        layers=layers,
+        embedding_size=UNITS + 1 if projected else layers[-1],
+        mogrifier_rank=min(model.mogrifier_rank, 2),
+        mixture=min(model.mixture, 3),
+    )
 
 
 def relative_errors(model, config: Config, inputs, targets) -> dict[str, float]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from ptb.config import SGD, Optimizer, RMSprop
+from ptb.config import SGD, Adam, Optimizer, RMSprop
 from ptb.runtime import replicas
 from ptb.runtime.devices import on_host
 
@@ -20,6 +20,9 @@ def make_optimizer(config: Optimizer):
             return None
         case RMSprop():
             return keras.optimizers.RMSprop(rho=config.rho, epsilon=config.epsilon, name="rmsprop")
+        case Adam():
+            betas = {"beta_1": config.beta1, "beta_2": config.beta2}
+            return keras.optimizers.Adam(**betas, epsilon=config.epsilon, name="adam")
     raise ValueError(f"{type(config).__name__}: is no optimiser here")
 
 
@@ -50,13 +53,21 @@ def clip_gradients(config: Optimizer, gradients: list, norm: tf.Tensor):
     return gradients, tf.math.divide_no_nan(tf.cast(limit, norm.dtype), reached), norm > limit
 
 
-def make_update(model, optimizer=None) -> Callable:
+def make_update(model, config: Optimizer, optimizer=None) -> Callable:
     """Return `update(gradients, factor, learning_rate)`, which changes the model's weights in place.
 
     `optimizer` is what `make_optimizer` gave; its variables exist from now on.
     """
     if optimizer is None:
-        return lambda gradients, factor, rate: sgd_update(model.trainable_variables, gradients, factor * rate)
+        decay = config.weight_decay
+
+        def update(gradients, factor, learning_rate):
+            if decay:
+                for variable in model.trainable_variables:
+                    variable.assign(variable.value * (1 - learning_rate * decay))
+            sgd_update(model.trainable_variables, gradients, factor * learning_rate)
+
+        return update
     optimizer.build(model.trainable_variables)
 
     def update(gradients, factor, learning_rate):

@@ -1,13 +1,54 @@
-"""Learning-rate schedules: pure functions of the configuration and the epoch."""
+"""Learning rates: pure functions of the configuration, the place in the training, and the validations so far."""
 
-from ptb.config import Config
+import math
+from collections.abc import Sequence
+
+from ptb.config import Config, Cosine, OneCycle, Plateau, StepDecay
 
 
-def learning_rate(config: Config, epoch: int) -> float:
-    """Return the learning rate of an epoch, counted from 1.
+def learning_rate(config: Config, epoch: int, share: float = 0.0, validations: Sequence[float] = ()) -> float:
+    """Return the learning rate of a step.
 
-    StepDecay(full_rate_epochs=n, factor=f) gives the full rate for n epochs, then f times the rate of the epoch before: the
-    tutorial's `lr_decay ** max(i + 1 - max_epoch, 0)` for i = epoch - 1.
+    `epoch` is counted from 1; `share` is the share of all steps that are done, from 0 to 1; `validations` are the perplexities
+    of all validations so far.
     """
     schedule = config.schedule
-    return config.optimizer.learning_rate * schedule.factor ** max(epoch - schedule.full_rate_epochs, 0)
+    match schedule:
+        case StepDecay():  # the tutorial's `lr_decay ** max(i + 1 - max_epoch, 0)` for i = epoch - 1
+            factor = schedule.factor ** max(epoch - schedule.full_rate_epochs, 0)
+        case Plateau():
+            factor = schedule.factor ** count_plateaus(validations, schedule.patience_to_decay)
+        case Cosine():
+            factor = _cosine(schedule, share)
+        case OneCycle():
+            factor = _one_cycle(schedule, share)
+    return config.optimizer.learning_rate * factor
+
+
+def count_plateaus(validations: Sequence[float], patience: int) -> int:
+    """Return how often `patience` validations in a row brought no new best; each time the count starts again."""
+    best, waited, plateaus = math.inf, 0, 0
+    for perplexity in validations:
+        if perplexity < best:
+            best, waited = perplexity, 0
+            continue
+        waited += 1
+        if waited == patience:
+            plateaus, waited = plateaus + 1, 0
+    return plateaus
+
+
+def _cosine(schedule, share):
+    if share < schedule.warmup:
+        return share / schedule.warmup
+    done = (share - schedule.warmup) / (1 - schedule.warmup)
+    return schedule.final_factor + (1 - schedule.final_factor) * (1 + math.cos(math.pi * done)) / 2
+
+
+def _one_cycle(schedule, share):
+    start, rise = 1 / schedule.start_divisor, schedule.rise
+    if share < rise:
+        return start + (1 - start) * share / rise
+    if share < 2 * rise:
+        return 1 - (1 - start) * (share - rise) / rise
+    return start + (schedule.final_factor - start) * (share - 2 * rise) / (1 - 2 * rise)

@@ -55,6 +55,7 @@ class TrainState:
     best_step: int = 0
     best_epoch: int = 0
     validations_since_best: int = 0
+    validations: list = dataclasses.field(default_factory=list)  # perplexities of all validations
     history: list = dataclasses.field(default_factory=list)  # one record per finished epoch
     points: list = dataclasses.field(default_factory=list)  # of the curves
 
@@ -89,9 +90,13 @@ class TrainState:
         self.epoch, self.window, self.seconds = self.epoch + 1, 0, 0.0
         self.recurrent, self.sums = recurrent, Sums.zero()
 
-    def record_validation(self, perplexity: float, keep_best: bool):
-        """Record the result of a validation and, with `keep_best`, the current weights if they are the best so far."""
+    def record_validation(self, perplexity: float, keep_best: bool, weights=None):
+        """Record the result of a validation and, with `keep_best`, the validated weights if they are the best so far.
+
+        `weights()` returns them by name; by default they are those of the model.
+        """
         self.validated, self.valid_perplexity = self.step, perplexity
+        self.validations.append(perplexity)
         if not keep_best:
             return
         if not perplexity < (self.best_perplexity or math.inf):  # false for NaN too
@@ -99,8 +104,11 @@ class TrainState:
             return
         self.best_perplexity, self.best_step, self.best_epoch = perplexity, self.step, self.epoch
         self.validations_since_best = 0
-        weights = {name: variable for name, variable in self.variables.items() if name.startswith("weights/")}
-        self.best_weights = {name: variable.numpy() for name, variable in weights.items()}
+        self.best_weights = weights() if weights else self.current_weights()
+
+    def current_weights(self) -> dict:
+        """Return the arrays of the model's weights by name."""
+        return {name: variable.numpy() for name, variable in self.variables.items() if name.startswith("weights/")}
 
     def out_of_patience(self, patience: int) -> bool:
         """Return whether `patience` validations have passed without a new best; never if `patience` is 0."""
@@ -183,10 +191,11 @@ class TrainState:
         return states | tensors
 
 
-def trained_variables(model, optimizer=None) -> dict:
+def trained_variables(model, optimizer=None, averages=None) -> dict:
     """Return all variables that training changes, by their name in a checkpoint."""
     variables = {f"weights/{variable.path}": variable for variable in model.trainable_variables}
-    return variables | {f"optimizer/{variable.path}": variable for variable in (optimizer.variables if optimizer else ())}
+    variables |= {f"optimizer/{variable.path}": variable for variable in (optimizer.variables if optimizer else ())}
+    return variables | (averages.variables() if averages else {})
 
 
 def assign_variables(arrays: dict, variables: dict):

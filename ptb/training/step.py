@@ -8,6 +8,7 @@ import tensorflow as tf
 from ptb.config import Config
 from ptb.runtime import replicas
 from ptb.runtime.devices import on_host
+from ptb.training.averaging import WeightAverages
 from ptb.training.loss import loss_fn
 from ptb.training.optimizers import clip_gradients, make_update, sum_repeated_rows
 
@@ -37,12 +38,13 @@ class Sums(NamedTuple):
         return Sums(*totals, tf.maximum(self.largest_loss, step[0] / step[1]))
 
 
-def make_train_step(model, config: Config, optimizer=None) -> Callable:
+def make_train_step(model, config: Config, optimizer=None, averages: WeightAverages | None = None) -> Callable:
     """Return the compiled `train_step(inputs, targets, state, sums, learning_rate, dropout_seed) -> (state, sums)`.
 
     `inputs` and `targets` are int32 `[batch, config.burn_in + num_steps]`, one window. `dropout_seed` is int32 `[2]`: the seed
     of the run and the number of the step. It and the scalar `learning_rate` must be arrays or tensors; TensorFlow would trace
-    the step again for each new Python number. `optimizer` is what `make_optimizer` gave, None for plain SGD.
+    the step again for each new Python number. `optimizer` is what `make_optimizer` gave, None for plain SGD. `averages`
+    take the weights after each step.
 
     With `loss.reduction="sum"` the loss is summed over time and averaged over the batch, so its gradient is num_steps times
     that of the mean per token. The published learning rates assume this.
@@ -53,7 +55,7 @@ def make_train_step(model, config: Config, optimizer=None) -> Callable:
 
     Called in the scope of a `tf.distribute.Strategy`, this makes the step that shares its rows among the replicas.
     """
-    update = make_update(model, optimizer)
+    update = make_update(model, config.optimizer, optimizer)
     strategy = tf.distribute.get_strategy()
 
     def replica_step(inputs, targets, state, sums, learning_rate, dropout_seed):
@@ -68,6 +70,8 @@ def make_train_step(model, config: Config, optimizer=None) -> Callable:
         grad_norm = tf.linalg.global_norm(gradients)
         gradients, factor, clipped = clip_gradients(config.optimizer, gradients, grad_norm)
         update(gradients, factor, learning_rate)
+        if averages:
+            averages.update()
         loss, tokens = replicas.total(tf.reduce_sum(losses)), replicas.num_replicas() * tf.size(losses)
         return replicas.gather_batch(state), sums.after(loss, tokens, grad_norm, clipped)
 

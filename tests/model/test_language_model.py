@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from helpers import oracle
 from ptb.config import Config, Dropout, Model
-from ptb.model.language_model import LanguageModel, OrthogonalBlocks, Recurrent, build_model
+from ptb.model.initializers import OrthogonalBlocks
+from ptb.model.language_model import LanguageModel, Recurrent, build_model
 
 VOCAB = 30
 SMALL = Model(layers=(6, 5), init_scale=0.8)

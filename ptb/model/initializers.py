@@ -1,0 +1,79 @@
+"""Initial weights: uniform as in Zaremba et al., those of PyTorch's modules, or those of lamb."""
+
+import keras
+import tensorflow as tf
+
+from ptb.config import Model
+
+LAMB_SCALE = 1.3  # variance of the weights of a gate times its fan-in
+
+
+@keras.saving.register_keras_serializable("ptb")
+class OrthogonalBlocks(keras.initializers.Initializer):
+    """One random orthogonal matrix per gate, side by side (Saxe et al. 2013), as in Theano's LSTM tutorial.
+
+    `keras.initializers.Orthogonal` would make the whole `[units, gates * units]` matrix orthogonal.
+    """
+
+    def __init__(self, seed=None):
+        self.seed = seed
+        self.block = keras.initializers.Orthogonal(seed=seed)
+
+    def __call__(self, shape, dtype=None):
+        units, width = shape
+        return tf.concat([self.block((units, units), dtype) for _ in range(width // units)], 1)
+
+    def get_config(self):
+        return {"seed": keras.saving.serialize_keras_object(self.seed)}
+
+
+class Initializers:
+    """The initialisers of one model, whose draws follow each other from one seed.
+
+    "uniform": all weights in ± init_scale, biases of the layers zero (with two_biases uniform), as in the tutorial.
+    "torch": embedding and softmax weights in ± init_scale, softmax bias zero, layers and both of their biases in ± 1/√units, as
+    torch.nn.LSTM and pytorch/examples' word_language_model have them.
+    "lamb": truncated normal with variance 1.3 / fan-in for each matrix of a layer and 1.3 / units for its biases, embedding
+    with variance 1 / size, an orthogonal projection, softmax bias zero (lamb, tiled_lstm.py).
+    """
+
+    def __init__(self, architecture: Model, seed: int):
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.architecture = architecture
+        self.kind = architecture.initializers
+        self.uniform = self._uniform(architecture.init_scale)
+
+    @property
+    def embedding(self):
+        return self._normal(self.architecture.input_size**-0.5) if self.kind == "lamb" else self.uniform
+
+    @property
+    def projection(self):
+        return keras.initializers.Orthogonal(seed=self.seed_generator) if self.kind == "lamb" else self.uniform
+
+    @property
+    def projection_bias(self):
+        return self.uniform if self.kind == "uniform" else "zeros"
+
+    @property
+    def softmax_bias(self):
+        return self.uniform if self.kind == "uniform" else "zeros"
+
+    def layer(self, units: int) -> dict:
+        """Return the initialisers of a recurrent layer, by its argument."""
+        if self.kind == "uniform":
+            kernel, bias = self.uniform, self.uniform if self.architecture.two_biases else "zeros"
+        elif self.kind == "torch":
+            kernel = bias = self._uniform(units**-0.5)
+        else:
+            seed = self.seed_generator
+            kernel = keras.initializers.VarianceScaling(LAMB_SCALE, "fan_in", "truncated_normal", seed)
+            bias = self._normal((LAMB_SCALE / units) ** 0.5)
+        recurrent = OrthogonalBlocks(self.seed_generator) if self.architecture.orthogonal_recurrence else kernel
+        return {"kernel_initializer": kernel, "recurrent_initializer": recurrent, "bias_initializer": bias}
+
+    def _uniform(self, scale):
+        return keras.initializers.RandomUniform(-scale, scale, self.seed_generator)
+
+    def _normal(self, stddev):
+        return keras.initializers.TruncatedNormal(stddev=stddev, seed=self.seed_generator)

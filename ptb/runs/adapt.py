@@ -1,0 +1,129 @@
+"""Evaluations without retraining, tuned on the validation text alone: temperature, Monte Carlo dropout, dynamic, cache.
+
+Each is a function from a trained model and ids to log probabilities `[N - 1]`, so that they can be averaged as static ones are.
+Dynamic evaluation and the cache adapt to the text that they score; their numbers stand in columns of their own.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import tensorflow as tf
+
+from ptb.data.windows import scoring_windows
+from ptb.evaluation.cache import CacheSettings, cached_log_probabilities
+from ptb.evaluation.dynamic import DynamicSettings, gradient_statistics, make_dynamic_score
+from ptb.evaluation.score import Score, make_sampled_dropout_step, make_tempered_step
+from ptb.runs.load import TrainedModel
+
+METHODS = ("temperature", "mc_dropout", "cache", "dynamic", "dynamic_cache")
+TEMPERATURES = [1.1 - 0.02 * step for step in range(16)]  # 1.10 down to 0.80; multiplies the logits (lamb, training.py)
+RATES = (2e-5, 3e-5, 5e-5, 7e-5, 1e-4, 1.5e-4, 2e-4, 3e-4, 5e-4)  # per 5 tokens
+DECAYS = (1e-3, 2e-3, 3e-3, 5e-3, 1e-2)
+CACHE_WEIGHTS, CACHE_FLATNESS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3), (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+DROPOUT_PASSES = 20
+
+
+def perplexity_of(log_probabilities: np.ndarray) -> float:
+    return Score(-float(log_probabilities.sum(dtype=np.float64)), log_probabilities.size).perplexity
+
+
+class Adapter:
+    """Scores texts under one trained model by one of METHODS. `tune` chooses its settings on the validation text."""
+
+    def __init__(self, lm: TrainedModel, train_ids: np.ndarray, num_steps: int = 20):
+        self.lm, self.train_ids, self.num_steps = lm, train_ids, num_steps
+        self._dynamic_score: Callable | None = None
+
+    def tune(self, method: str, valid_ids: np.ndarray, report: Callable[[dict], None] = lambda trial: None) -> dict:
+        """Return the settings of a method with the best perplexity on `valid_ids`; `report` gets every trial."""
+        if method == "temperature":
+            trials = ({"temperature": value} for value in TEMPERATURES)
+            return self._best(trials, lambda settings: self.score(method, valid_ids, settings), report)
+        if method == "mc_dropout":
+            return {"passes": DROPOUT_PASSES}
+        if method == "cache":
+            static = self._static(valid_ids)
+            return self._tune_cache(static, valid_ids, report)
+        rates = self._tune_dynamic(valid_ids, report)
+        if method == "dynamic":
+            return rates
+        dynamic = self._dynamic(valid_ids, rates)
+        return rates | self._tune_cache(dynamic, valid_ids, report)
+
+    def score(self, method: str, ids: np.ndarray, settings: dict) -> np.ndarray:
+        """Return the log probabilities in nats of every token of a text but the first, `[N - 1]`."""
+        if method == "temperature":
+            return self._temperature(ids, settings["temperature"])
+        if method == "mc_dropout":
+            return self._mc_dropout(ids, settings["passes"])
+        cache = CacheSettings(settings.get("weight", 0.0), settings.get("flatness", 0.0))
+        if method == "cache":
+            return cached_log_probabilities(*self._static(ids), ids, cache)
+        log_probabilities, features = self._dynamic(ids, settings)
+        return log_probabilities if method == "dynamic" else cached_log_probabilities(log_probabilities, features, ids, cache)
+
+    def _best(self, trials: Iterable[dict], score: Callable, report: Callable) -> dict:
+        results = []
+        for settings in trials:
+            results.append((perplexity_of(score(settings)), settings))
+            report({"valid_perplexity": results[-1][0]} | settings)
+        return min(results, key=lambda result: result[0])[1]
+
+    def _tune_dynamic(self, valid_ids, report):
+        """Return the best rates: the rate with the original's decay first, then the decay, then the rates beside the best."""
+
+        def score(settings):
+            return self._dynamic(valid_ids, settings)[0]
+
+        rate = self._best(({"learning_rate": rate, "decay": 2e-3} for rate in RATES), score, report)
+        best = self._best((rate | {"decay": decay} for decay in DECAYS), score, report)
+        index = RATES.index(best["learning_rate"])
+        beside = RATES[max(0, index - 1) : index + 2]
+        return self._best((best | {"learning_rate": rate} for rate in beside), score, report)
+
+    def _tune_cache(self, scored, valid_ids, report):
+        grid = ({"weight": w, "flatness": f} for w, f in itertools.product(CACHE_WEIGHTS, CACHE_FLATNESS))
+        return self._best(grid, lambda s: cached_log_probabilities(*scored, valid_ids, CacheSettings(**s)), report)
+
+    def _dynamic(self, ids, settings):
+        if self._dynamic_score is None:
+            self._dynamic_score = make_dynamic_score(self.lm.model, gradient_statistics(self.lm.model, self.train_ids))
+        chosen = DynamicSettings(learning_rate=settings["learning_rate"], decay=settings["decay"])
+        return self._dynamic_score(ids, chosen.scaled_to(self.num_steps))
+
+    def _static(self, ids):
+        """Return the log probabilities and the outputs of the last layer, `[N - 1, size]`."""
+        model = self.lm.model
+
+        @tf.function(autograph=False, reduce_retracing=True)
+        def step(inputs, targets, state):
+            outputs, state = model.outputs(inputs, state)
+            return model.head.losses(outputs.features, targets)[0], outputs.raw[:, 0], state
+
+        state, losses, features = model.initial_state(1), [], []
+        for inputs, targets in scoring_windows(ids):
+            loss, raw, state = step(inputs, targets, state)
+            losses.append(loss.numpy())
+            features.append(raw.numpy())
+        return -np.concatenate(losses), np.concatenate(features)
+
+    def _temperature(self, ids, temperature):
+        model, losses = self.lm.model, []
+        step, state = make_tempered_step(model), model.initial_state(1)
+        for inputs, targets in scoring_windows(ids):
+            loss, state = step(inputs, targets, state, tf.constant(temperature, model.dtype))
+            losses.append(loss.numpy()[0])
+        return -np.concatenate(losses)
+
+    def _mc_dropout(self, ids, passes):
+        """Return the log of the mean probability over passes with dropout, each with masks of its own."""
+        model, total = self.lm.model, np.full(len(ids) - 1, -np.inf)
+        step = make_sampled_dropout_step(model)
+        for number in range(passes):
+            state, losses = model.initial_state(1), []
+            for window, (inputs, targets) in enumerate(scoring_windows(ids)):
+                loss, state = step(inputs, targets, state, tf.constant([number, window], tf.int32))
+                losses.append(loss.numpy()[0])
+            total = np.logaddexp(total, -np.concatenate(losses).astype(np.float64))
+        return total - np.log(passes)
