@@ -3,6 +3,7 @@
 python evaluate.py runs/small-1                                  # valid and test at batch 1, every prediction
 python evaluate.py runs/small-1 runs/small-2 --average           # the mean of their probabilities, as in the paper
 python evaluate.py runs/small-1 --data_path=other/corpus         # another corpus, in the run's own vocabulary
+python evaluate.py runs/small-1 --adapt=dynamic                  # keeps learning from the text it scores; tuned on valid
 echo "the company said it will" | python evaluate.py runs/small-1 --stdin --words
 """
 
@@ -25,6 +26,7 @@ from ptb.data.corpus import load_corpus, read_tokens
 from ptb.data.files import SPLITS, DataError, is_single_file, iterate_text
 from ptb.data.vocabulary import UNK
 from ptb.evaluation.score import Score
+from ptb.runs.adapt import METHODS, Adapter, perplexity_of
 from ptb.runs.load import SentenceScore, TrainedModel, load
 from ptb.runs.storage import RunError
 
@@ -41,6 +43,8 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool("average", False, "Score the mean probabilities of the first run, the first two, … all runs.", **options)
     help = "Write split, word, log probability and rank of every predicted word to this CSV file."
     flags.DEFINE_string("per_token", None, help, **options)
+    help = "Score valid and test by a method whose settings are chosen on valid: docs/ladder.md."
+    flags.DEFINE_enum("adapt", None, METHODS, help, **options)
     flags.DEFINE_bool("stdin", False, "Score the sentences on standard input, one per line.", **options)
     flags.DEFINE_bool("carry_state", False, "With --stdin: carry the state from line to line, as in one text.", **options)
     flags.DEFINE_bool("words", False, "With --stdin: show the log probability of each word.", **options)
@@ -53,7 +57,9 @@ def main(values: flags.FlagValues, paths: list[str]) -> None:
     check_flags(values, paths)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` closes the pipe when it has read enough
     models = [load(path, rnn_mode=values.rnn_mode, precision=values.precision) for path in paths]  # before hours of scoring
-    if values.stdin:
+    if values.adapt:
+        records = score_adaptively(models[0], values.adapt, values.data_path)
+    elif values.stdin:
         records = score_sentences(models[0], read_stdin(), values.carry_state, values.words)
     else:
         splits = values.split if values["split"].present else None
@@ -68,11 +74,13 @@ def check_flags(values: flags.FlagValues, paths: list[str]) -> None:
         raise flags.Error("which run? Name one or more run folders, for example: evaluate.py runs/small-1")
     if values.stdin:
         reason = "does not go with --stdin, which scores its own text with one run"
-        cli.reject_flags(values, reason, "data_path", "split", "average", "per_token")
+        cli.reject_flags(values, reason, "data_path", "split", "average", "per_token", "adapt")
     else:
         cli.reject_flags(values, "needs --stdin", "carry_state", "words")
+    if values.adapt:
+        cli.reject_flags(values, "does not go with --adapt, which scores valid and test", "split", "average", "per_token")
     if len(paths) > 1:
-        cli.reject_flags(values, "takes one run", "stdin", "per_token")
+        cli.reject_flags(values, "takes one run", "stdin", "per_token", "adapt")
 
 
 def score_texts(
@@ -111,6 +119,27 @@ def score_texts(
             record = {"run": scored, "split": name, "tokens": score.tokens, "perplexity": score.perplexity}
             record["precision"] = lm.precision
             yield record | ({"bits_per_character": score.bits} if lm.config.data.level == "char" else {})
+
+
+def score_adaptively(lm: TrainedModel, method: str, data_path: str | None = None) -> Iterator[dict]:
+    """Yield the records of valid and test under one of METHODS, with the settings that are best on valid.
+
+    Logs each trial on valid. Keeps settings, scores and trials in the run folder as adapt-<method>.json. Test is scored once.
+    """
+    splits = load_texts(lm, data_path, list(SPLITS))
+    adapter, trials, scored = Adapter(lm, splits["train"]), [], {}
+
+    def report(trial):
+        trials.append(trial)
+        logger.warning("%s on valid: %s", method, ", ".join(f"{name} {value:.5g}" for name, value in trial.items()))
+
+    settings = adapter.tune(method, splits["valid"], report)
+    for split in ("valid", "test"):
+        log_probabilities = lm.require_finite(adapter.score(method, splits[split], settings))
+        scored[split] = perplexity_of(log_probabilities)
+        record = {"run": f"{lm.run.path} {method}", "split": split, "tokens": log_probabilities.size}
+        yield record | {"perplexity": scored[split], "precision": lm.precision, "settings": settings}
+    lm.run.write_json(f"adapt-{method}.json", {"settings": settings, "perplexity": scored, "trials": trials})
 
 
 def check_comparable(models: list[TrainedModel], data_path: str | None = None) -> None:

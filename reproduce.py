@@ -88,7 +88,7 @@ def comparison(model: str, row: str, seeds: int, runs: pathlib.Path, results: pa
         yield row if count == 1 else f"{row}, {count} averaged"
         if count in numbers:
             valid, test = numbers[count]
-            yield f"  {'published':<22} {valid:>16.1f} {test:>16.1f}"
+            yield f"  {'published':<22} {valid or '–':>16} {test:>16}"
         for name, folder in (("recorded here", results), ("these runs", runs)):
             scores = tables.single_scores(folder, row) if count == 1 else tables.averaged_scores(folder, row, count)
             if scores:

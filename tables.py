@@ -32,7 +32,10 @@ HEADLINES = (
     ("medium_lua_decay_two_biases", 1),
     ("large_lua_decay_two_biases", 1),
     ("small", 10),
-    ("medium", 2),
+    ("small_tied_projected", 1),
+    ("word_language_model_200", 1),
+    ("word_language_model_650", 1),
+    ("melis_10m", 1),
 )
 
 
@@ -92,7 +95,11 @@ def table_1(results: pathlib.Path) -> Iterator[str]:
                 ours = single(results, row, CONFIGS[model]) if count == 1 else averaged(results, row, count)
                 if ours or (model, precision) == (name, "auto"):
                     label = row if count == 1 else f"{row}, {count} averaged"
-                    yield f"| {label} | {valid:.1f} / {test:.1f} | {ours or 'not run | | | | | |'} |"
+                    yield f"| {label} | {_published_number(valid)} / {test:.1f} | {ours or 'not run | | | | | |'} |"
+
+
+def _published_number(perplexity: float | None) -> str:
+    return f"{perplexity:.1f}" if perplexity else "–"
 
 
 def is_code_choice(name: str) -> bool:
@@ -233,9 +240,14 @@ def arithmetic_rate(results: pathlib.Path, row: str, config: Config) -> str:
 
 def products_per_token(config: Config, vocab_size: int = VOCAB_SIZE) -> int:
     """Return the multiplications and additions of one token's forward pass in matrix products, each pair counted once."""
-    gates = {"lstm": 4, "peephole_lstm": 4, "gru": 3}.get(config.model.cell, 1)
-    sizes = [config.model.layers[0], *config.model.layers]
-    return sum(gates * units * (before + units) for before, units in itertools.pairwise(sizes)) + sizes[-1] * vocab_size
+    model = config.model
+    gates = 4 if model.cell.endswith("lstm") else 3 if model.cell == "gru" else 1
+    sizes = [model.input_size, *model.layers]
+    total = sum(gates * units * (before + units) for before, units in itertools.pairwise(sizes))
+    softmaxes = max(model.mixture, 1)
+    if model.mixture or model.projection != "none":
+        total += softmaxes * sizes[-1] * model.features_size
+    return total + softmaxes * model.features_size * vocab_size
 
 
 def spread(values: list[float]) -> str:

@@ -1,34 +1,42 @@
-"""What reads files that others may have written, each fed with bytes: a result, or None for a typed error, never anything else.
+"""Readers of files that others may have written, each fed with bytes: a result, or None for a typed error, never anything else.
 
 `tests/test_fuzz.py` feeds them with Hypothesis, `fuzz/run.py` with Atheris.
 """
 
 import contextlib
-import dataclasses
 import io
 import json
 import pathlib
 import tarfile
 import tempfile
 
-import trained
-from ptb.progress import Progress, learnt_variables
-from ptb.run import Run, RunError
-
-import reader
+import ptb
 from configs import TEST
-from ptb.model import LanguageModel
-from ptb.training import Sums
+from ptb.config import override, to_json
+from ptb.data.corpus import read_corpus, read_tokens
+from ptb.data.files import SPLITS, DataError
+from ptb.data.vocabulary import EOS, UNK, Vocabulary
+from ptb.model.language_model import build_model
+from ptb.runs.folder import RunFolder
+from ptb.runs.storage import RunError
+from ptb.training.state import TrainState, trained_variables
+from ptb.training.step import Sums
 
-MODEL = LanguageModel(vocab_size=3, hidden_size=2, num_layers=1)
-VOCABULARY = reader.Vocabulary(("the", reader.EOS, reader.UNK))
+VOCABULARY = Vocabulary(("the", EOS, UNK))
 TEXT = b"the cat\n the dog <unk>\n"
-RECORDED = {"model": "test", "seed": 1, "precision": "float32", "corpus": "", "data_path": None}
-CONFIG = json.dumps(dataclasses.asdict(TEST) | RECORDED).encode()
+CONFIG = override(TEST, {"batch_size": 2})
+MODEL = build_model(CONFIG, len(VOCABULARY))
+RECORD = {"model": "test", "seed": 1, "precision": "float32", "corpus": "", "data_path": None, "overrides": {}}
+RECORD |= {"config": to_json(CONFIG)}
+FORMER = {  # config.json before configurations had parts
+    **{"init_scale": 0.1, "learning_rate": 1.0, "max_grad_norm": 1, "num_layers": 1, "num_steps": 2, "hidden_size": 2},
+    **{"full_rate_epochs": 1, "num_epochs": 1, "keep_prob": 1.0, "lr_decay": 0.5, "batch_size": 2, "clip": "norm"},
+    **{"cell": "lstm", "optimizer": "sgd", "model": "test", "seed": 1, "precision": "float32", "corpus": "", "data_path": None},
+}
 
 
-def new_progress():
-    return Progress(learnt_variables(MODEL), MODEL.initial_state(2), Sums.zero())
+def new_state():
+    return TrainState(trained_variables(MODEL), MODEL.initial_state(CONFIG.batch_size), Sums.zero())
 
 
 @contextlib.contextmanager
@@ -40,41 +48,44 @@ def file_of(data, name):
 
 
 def text(data):
-    with file_of(data, "text.txt") as path, contextlib.suppress(reader.DataError):
-        return reader.read_tokens(path, VOCABULARY)
+    with file_of(data, "text.txt") as path, contextlib.suppress(DataError):
+        return read_tokens(path, VOCABULARY)
 
 
 def characters(data):
-    with file_of(data, "text.txt") as path, contextlib.suppress(reader.DataError):
-        return reader.read_corpus(path, level="char", fractions=(0.5, 0.25))
+    with file_of(data, "text.txt") as path, contextlib.suppress(DataError):
+        return read_corpus(path, level="char", fractions=(0.5, 0.25))
 
 
 def vocabulary(data):
-    with file_of(data, "vocabulary.txt") as path, contextlib.suppress(reader.DataError):
-        return reader.Vocabulary.load(path)
+    with file_of(data, "vocabulary.txt") as path, contextlib.suppress(DataError):
+        return Vocabulary.load(path)
 
 
 def archive(data):
-    with file_of(data, "data.tgz") as path, contextlib.suppress(reader.DataError):
-        return reader.read_corpus(path)
+    with file_of(data, "data.tgz") as path, contextlib.suppress(DataError):
+        return read_corpus(path)
 
 
 def config(data):
+    """config.json of a run that is to be opened and continued. Its checkpoint has digests, so any other size is an error."""
     with file_of(data, "config.json") as path, contextlib.suppress(RunError):
-        path.with_name("checkpoint-000000001.npz").write_bytes(CHECKPOINT)
+        path.with_name("checkpoint-000000000.npz").write_bytes(CHECKPOINT)
         path.with_name("vocabulary.txt").write_bytes(VOCABULARY.to_bytes())
-        return trained.Trained(path.parent).load_model()
+        with contextlib.suppress(RunError):
+            RunFolder(path.parent).matches(RECORD)
+        return ptb.load(path.parent).model
 
 
 def checkpoint(data):
     with file_of(data, "checkpoint-000000001.npz") as path, contextlib.suppress(RunError):
-        return new_progress().restore(Run(path.parent))
+        return RunFolder(path.parent).restore(new_state())
 
 
 def good_archive():
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w:gz") as tar:
-        for split in reader.SPLITS:
+        for split in SPLITS:
             member = tarfile.TarInfo(f"data/{split}.txt")
             content = TEXT + split.encode()
             member.size = len(content)
@@ -84,7 +95,9 @@ def good_archive():
 
 def good_checkpoint():
     with tempfile.TemporaryDirectory() as folder:
-        new_progress().save(Run(folder))
+        run = RunFolder(folder)
+        run.begin(RECORD, VOCABULARY)
+        run.save(new_state())
         return next(pathlib.Path(folder).glob("*.npz")).read_bytes()
 
 
@@ -94,6 +107,7 @@ TARGETS = {
     "characters": (characters, TEXT * 4),
     "vocabulary": (vocabulary, b"the\n<eos>\n<unk>\n"),
     "archive": (archive, good_archive()),
-    "config": (config, CONFIG),
+    "config": (config, json.dumps(RECORD).encode()),
+    "former_config": (config, json.dumps(FORMER).encode()),
     "checkpoint": (checkpoint, CHECKPOINT),
 }

@@ -16,6 +16,7 @@ from configs import CONFIGS
 from helpers.processes import ON_THE_CPU, ROOT
 from ptb.config import flatten, override
 from ptb.model.language_model import build_model
+from ptb.training.gradient_check import tiny_architecture
 
 PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted(ROOT.glob("docs/*.md")))]
 # What the lines give, in their order: log_probability, perplexity, next_words, generate, (embedding, states), model.
@@ -78,7 +79,7 @@ def test_every_field_is_in_the_table():
 @pytest.mark.parametrize("name", CONFIGS)
 def test_parameters_are_counted_as_the_model_has_them(name):
     named = CONFIGS[name]
-    small = override(named.config, {"layers": (3, 5, 4)})
+    small = override(named.config, {"model": tiny_architecture(named.config.model)})
     assert reference.count_parameters(small, 7) == build_model(small, 7).count_params()
     if named.parameters:
         assert reference.count_parameters(named.config, tables.VOCAB_SIZE) == named.parameters

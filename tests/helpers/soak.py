@@ -18,7 +18,6 @@ import time
 
 import numpy as np
 
-from configs import TEST
 from helpers import processes
 from helpers.run_files import assert_same_run
 from helpers.training_runs import settings
@@ -63,15 +62,17 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def survive(kills, folder):
-    """Kill `kills` times, then let the last run end. Return the numbers of kills and of runs that ended."""
-    rng = np.random.default_rng(0)
+def survive(kills, folder, seed=0):
+    """Train in `folder`, killed `kills` times, as many runs as that takes. Compare each of them with an unbroken one.
+
+    Return the numbers of kills and of runs.
+    """
+    rng = np.random.default_rng(seed)
+    words = [f"w{index}" for index in range(30)]
     corpus = folder / "corpus"
     corpus.mkdir()
-    words = [f"w{index}" for index in range(30)]
-    for split, windows in {"train": 20, "valid": 20, "test": 20}.items():
-        lines = windows * TEST.batch_size * TEST.num_steps // 5
-        (corpus / f"{split}.txt").write_text("".join(" ".join(rng.choice(words, 4)) + "\n" for _ in range(lines)))
+    for split, lines in (("train", 180), ("valid", 30), ("test", 40)):
+        (corpus / f"{split}.txt").write_text("".join(" ".join(rng.choice(words, 6)) + "\n" for _ in range(lines)))
 
     def start(save_path, before=None):
         arguments = ["--model=test", f"--data_path={corpus}", f"--save_path={save_path}", "--checkpoint_minutes=0"]

@@ -142,6 +142,11 @@ def test_draws_follow_the_seed_and_the_distribution():
     np.testing.assert_allclose(np.bincount(words, minlength=VOCAB) / len(words), oracle.zipf_probabilities(VOCAB), atol=0.005)
 
 
+def test_draws_stay_in_the_vocabulary_if_a_product_rounds_up_to_its_end(monkeypatch):
+    monkeypatch.setattr(tf.random, "stateless_uniform", lambda *_, **__: tf.constant([0, 1], tf.float64))
+    np.testing.assert_array_equal(heads.zipf_draws(2, VOCAB, [1, 2]), [0, VOCAB - 1])
+
+
 def test_many_samples_give_the_exact_softmax_and_its_gradient_is_sparse():
     arguments, targets = make_case()
     with tf.GradientTape(persistent=True) as tape:
