@@ -60,7 +60,7 @@ def run(main: Main, define_flags: Callable[[flags.FlagValues], None], takes_runs
         sys.exit()
     if hasattr(sys.stdout, "reconfigure"):  # a notebook's stream has no such method
         sys.stdout.reconfigure(errors="backslashreplace")  # escape characters that the terminal cannot show
-    with _log_to_stderr():
+    with _log_to_stderr(), _restored_signals():
         sys.exit(_call(main, values, takes_runs))
 
 
@@ -148,6 +148,17 @@ def _log_to_stderr() -> Iterator[None]:
         yield
     finally:
         logging.root.removeHandler(handler)  # another %run adds its own
+
+
+@contextlib.contextmanager
+def _restored_signals() -> Iterator[None]:
+    """Restore what a command changes: after `%run generate.py` Ctrl-C should not end IPython."""
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGPIPE)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def reject_flags(values: flags.FlagValues, reason: str, *names: str) -> None:

@@ -37,15 +37,14 @@ def _group(prefix: str, *kinds: type) -> Iterator[str]:
     docs = [_first_line(kind) if len(kinds) == 1 else f"`{kind.__name__}`: {_first_line(kind)}" for kind in kinds]
     yield f"**{f'`{prefix[:-1]}`' if prefix else 'No group'}** – {' '.join(docs)}"
     yield from ("", "| field | type | default | meaning |", "|---|---|---|---|")
-    seen = set()
+    shared = {field.name for field in dataclasses.fields(kinds[0].__mro__[-2])} if len(kinds) > 1 else set()
     for kind in kinds:
         comments, hints = _comments(kind), typing.get_type_hints(kind)
         for field in dataclasses.fields(kind):
-            if field.name in seen or dataclasses.is_dataclass(field.default):
+            if dataclasses.is_dataclass(field.default) or (field.name in shared and kind is not kinds[0]):
                 continue
-            seen.add(field.name)
-            only = f"{kind.__name__} only: " if kind is not kinds[0] else ""
-            meaning = only + comments[field.name]
+            of_kind = len(kinds) > 1 and field.name not in shared
+            meaning = (f"{kind.__name__}: " if of_kind else "") + comments[field.name]
             yield f"| `{prefix}{field.name}` | {TYPES[hints[field.name]]} | `{_value(field.default)}` | {_cell(meaning)} |"
     yield ""
 
@@ -78,8 +77,8 @@ def configurations_table() -> Iterator[str]:
     for name, named in CONFIGS.items():
         config, layers = named.config, named.config.model.layers
         units = f"{len(layers)} × {layers[0]}" if len(set(layers)) == 1 else ", ".join(map(str, layers))
-        rates = {getattr(config.dropout, field.name) for field in dataclasses.fields(Dropout)}
-        dropout = ", ".join(f"{rate:g}" for rate in sorted(rates)) if any(rates) else "–"
+        rates = {getattr(config.dropout, field.name) for field in dataclasses.fields(Dropout) if field.type is float}
+        dropout = ", ".join(f"{rate:g}" for rate in sorted(rates - {0.0})) or "–"
         steps = f"{config.batch_size} × {config.num_steps}"
         of_words = config.data.level == "word" and name != "demo"
         parameters = f"{count_parameters(config, 10_000):,}" if of_words else ""

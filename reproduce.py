@@ -11,6 +11,7 @@ that git tracks.
 """
 
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -59,7 +60,7 @@ def reproduce(values: flags.FlagValues) -> None:
     """Train what is missing of a row, average its runs and print the comparison."""
     if values.model not in OTHER_TEXTS and load_corpus(values.data_path).fingerprint() != PTB_FINGERPRINT:
         raise DataError(f"--data_path={values.data_path}: is not PTB, whose rows these are; use train.py for other texts")
-    row, runs = tables.row_name(values.model, values.precision), pathlib.Path(values.runs).expanduser()
+    row, runs = tables.row_name(values.model, values.precision), pathlib.Path(os.path.expanduser(values.runs))
     data = [f"--data_path={values.data_path}"] if values.data_path else []
     paths = []
     for seed in range(1, values.seeds + 1):

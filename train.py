@@ -13,7 +13,6 @@ import logging
 import math
 import pathlib
 import re
-import subprocess
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +39,7 @@ from ptb.training.schedules import learning_rate
 from ptb.training.state import Diverged, TrainState, trained_variables
 from ptb.training.step import Sums, make_train_step
 
+ROOT = pathlib.Path(__file__).parent
 REPORTS_PER_EPOCH = 10
 SAMPLE_LENGTH = 100  # tokens
 
@@ -80,7 +80,7 @@ def main(values: flags.FlagValues) -> None:
         raise flags.Error("--on_nonfinite=rewind: works in one process only; with --distribute=multi_worker, restart by hand")
     named = find_config(values.model)
     config = override(named, cli.parse_settings(values.set))
-    devices.choose_kernel(values.rnn_mode, devices.visible_gpus(), config.model.cell)  # raises before a long text is read
+    choose_kernel(values.rnn_mode, config)  # raises before a long text is read
     data = config.data
     corpus = load_corpus(values.data_path, level=data.level, fractions=(data.train_fraction, data.valid_fraction))
     name = values.model.rpartition(":")[2]
@@ -117,7 +117,7 @@ def train(
     """
     run = run if isinstance(run, RunFolder) else RunFolder(run)
     gpus = devices.visible_gpus()
-    kernel, chosen = devices.choose_kernel(rnn_mode, gpus, config.model.cell), devices.choose_precision(precision, gpus)
+    kernel, chosen = choose_kernel(rnn_mode, config), devices.choose_precision(precision, gpus)
     record = {"model": "custom", "seed": seed, "precision": precision, "corpus": corpus.fingerprint(), "data_path": None}
     record |= {"overrides": {}} | (about or {}) | {"config": to_json(config)}
     replicas.assert_workers_agree(record | {"data_path": None, "chosen precision": chosen, "kernel": kernel})
@@ -136,7 +136,7 @@ def train(
         product_dtype = devices.use_precision(chosen)
         model = build_model(config, len(corpus.vocabulary), seed=seed, rnn_mode=kernel, product_dtype=product_dtype)
         setting = {"precision": chosen, "kernel": kernel, "seed": seed, "replicas": count}
-        setting |= {"machine": devices.machine(), "versions": devices.versions(), "git_revision": git_revision()}
+        setting |= {"machine": devices.machine(), "versions": devices.versions(), "git_revision": devices.git_revision(ROOT)}
         while True:
             try:
                 state = train_epochs(config, corpus, run, model, setting, stop, monitoring)
@@ -245,6 +245,11 @@ def resume_hint(run: RunFolder, state: TrainState) -> str:
     return f"{best}the same command resumes {run.path}"
 
 
+def choose_kernel(rnn_mode: str, config: Config) -> str:
+    """Return the name of the kernel for a configuration on this machine; see `ptb.runtime.devices.choose_kernel`."""
+    return devices.choose_kernel(rnn_mode, devices.visible_gpus(), config.model.cell, bool(config.dropout.state))
+
+
 def make_windows(corpus: Corpus, config: Config) -> tuple[Windows, Windows]:
     """Return the windows of the training and validation texts. Raises DataError if one is too short."""
     sizes = config.batch_size, config.num_steps
@@ -265,8 +270,9 @@ def epoch_windows(all_windows: Windows, config: Config, seed: int, epoch: int) -
 
 
 def step_rate(config: Config, state: TrainState, num_windows: int) -> float:
-    """Return the learning rate of the next step."""
-    share = (state.epoch - 1 + state.window / num_windows) / config.num_epochs
+    """Return the learning rate of the next step; at the end of an epoch that of the last one, also for a resumed run."""
+    window = min(state.window, num_windows - 1)
+    share = (state.epoch - 1 + window / num_windows) / config.num_epochs
     return state.rate_factor * learning_rate(config, state.epoch, share, state.validations)
 
 
@@ -382,17 +388,6 @@ def run_name(model: str, overrides: dict, seed: int) -> str:
 def value_text(value) -> str:
     """Return the value of a field as --set reads it, with all digits of a number."""
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).removesuffix(".0")
-
-
-def git_revision() -> str | None:
-    """Return the revision of this program, with "+" if its Python files differ from it; None outside a git checkout."""
-    git = ["git", "-C", str(pathlib.Path(__file__).parent)]
-    try:
-        revision = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True).stdout
-        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "*.py"], capture_output=True).returncode
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return revision.strip() + ("+" if changed else "")
 
 
 if __name__ == "__main__":

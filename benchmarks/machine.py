@@ -8,7 +8,6 @@ import platform
 
 from ptb.runs.storage import write_atomically
 from ptb.runtime import devices
-from train import git_revision
 
 
 def describe_machine() -> dict:
@@ -18,7 +17,7 @@ def describe_machine() -> dict:
         "system": platform.platform(),
         "python": platform.python_version(),
         "date": datetime.date.today().isoformat(),
-        "git_revision": git_revision(),
+        "git_revision": devices.git_revision(pathlib.Path(__file__).parent),
     }
 
 

@@ -37,7 +37,8 @@ class Windows(Sequence):
         """Return windows of random lengths around `num_steps`, as AWD-LSTM draws them (main.py).
 
         The mean length is num_steps, or half of it with probability 0.05; the standard deviation is 5 steps. Lengths are
-        rounded to multiples of 5, so that few shapes are compiled; windows that the streams have no room for are left out.
+        rounded to multiples of 5, so that few shapes are compiled; windows that the streams have no room for are left out. If
+        there is no room for the first, it is one of the windows of fixed length.
         """
         rng, room = np.random.default_rng(seed), self.streams.shape[1] - 1
         count = 2 + 2 * room // min(num_steps, LENGTH_UNIT)
@@ -45,7 +46,7 @@ class Windows(Sequence):
         lengths = LENGTH_UNIT * np.maximum(1, np.rint(rng.normal(means, LENGTH_DEVIATION) / LENGTH_UNIT)).astype(int)
         stops = np.cumsum(lengths)
         bounds = np.stack([stops - lengths, stops], 1)
-        return Windows(self.streams, bounds[stops <= room])
+        return Windows(self.streams, bounds[stops <= room] if stops[0] <= room else self.bounds[:1])
 
 
 LENGTH_UNIT, LENGTH_DEVIATION = 5, 5  # steps

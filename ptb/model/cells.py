@@ -117,14 +117,17 @@ def gru_weights(input_size, units, rounds, rank):
 
 
 def mogrifier_weights(input_size, units, rounds, rank):
-    """Return the extra weights of the mogrifier_lstm: of each round A, B and b, with standard deviations of lamb."""
+    """Return the extra weights of the mogrifier_lstm: of each round A, B and b.
+
+    A and B start with one standard deviation, for which A B has the variance 1 / fan-in (lamb, utils.py; a matrix of full rank
+    has it by itself).
+    """
     weights = []
     for number in range(rounds):
         size, gated_size = (units, input_size) if number % 2 == 0 else (input_size, units)
         shapes = {"a": (size, rank), "b": (rank, gated_size)} if rank else {"a": (size, gated_size)}
-        for name, shape in shapes.items():
-            stddev = (1 / (shape[0] * rank)) ** 0.25 if rank else shape[0] ** -0.5
-            weights.append(ExtraWeight(f"mogrifier_{number}_{name}", shape, stddev))
+        stddev = (size * rank) ** -0.25 if rank else size**-0.5
+        weights += [ExtraWeight(f"mogrifier_{number}_{name}", shape, stddev) for name, shape in shapes.items()]
         weights.append(ExtraWeight(f"mogrifier_{number}_bias", (gated_size,)))
     return weights
 

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from ptb.config import Model
 
-LAMB_SCALE = 1.3  # variance of the weights of a gate times its fan-in
+TRUNCATED = 0.87962566  # standard deviation of a standard normal distribution that is truncated at ± 2
 
 
 @keras.saving.register_keras_serializable("ptb")
@@ -33,8 +33,9 @@ class Initializers:
     "uniform": all weights in ± init_scale, biases of the layers zero (with two_biases uniform), as in the tutorial.
     "torch": embedding and softmax weights in ± init_scale, softmax bias zero, layers and both of their biases in ± 1/√units, as
     torch.nn.LSTM and pytorch/examples' word_language_model have them.
-    "lamb": truncated normal with variance 1.3 / fan-in for each matrix of a layer and 1.3 / units for its biases, embedding
-    with variance 1 / size, an orthogonal projection, softmax bias zero (lamb, tiled_lstm.py).
+    "lamb": truncated normal with variance 1 / fan-in for each matrix of a layer, 1 / units for its biases and 1 / size for the
+    embedding, an orthogonal projection, softmax bias zero. (Before the truncation lamb's variances are 1.3 times these:
+    utils.py, variance_scaling_initializer.)
     """
 
     def __init__(self, architecture: Model, seed: int):
@@ -66,9 +67,8 @@ class Initializers:
         elif self.kind == "torch":
             kernel = bias = self._uniform(units**-0.5)
         else:
-            seed = self.seed_generator
-            kernel = keras.initializers.VarianceScaling(LAMB_SCALE, "fan_in", "truncated_normal", seed)
-            bias = self._normal((LAMB_SCALE / units) ** 0.5)
+            kernel = keras.initializers.VarianceScaling(1.0, "fan_in", "truncated_normal", self.seed_generator)
+            bias = self._normal(units**-0.5)
         recurrent = OrthogonalBlocks(self.seed_generator) if self.architecture.orthogonal_recurrence else kernel
         return {"kernel_initializer": kernel, "recurrent_initializer": recurrent, "bias_initializer": bias}
 
@@ -76,4 +76,4 @@ class Initializers:
         return keras.initializers.RandomUniform(-scale, scale, self.seed_generator)
 
     def _normal(self, stddev):
-        return keras.initializers.TruncatedNormal(stddev=stddev, seed=self.seed_generator)
+        return keras.initializers.TruncatedNormal(stddev=stddev / TRUNCATED, seed=self.seed_generator)

@@ -6,6 +6,7 @@ import os
 import pathlib
 import platform
 import re
+import subprocess
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,6 +31,17 @@ class DeviceError(Exception):
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that affect the numbers, by name."""
     return {"python": platform.python_version()} | {package.__name__: package.__version__ for package in (tf, keras, np)}
+
+
+def git_revision(folder: str | os.PathLike) -> str | None:
+    """Return the revision of a git checkout, with "+" if its Python files differ from it; None if `folder` is no checkout."""
+    git = ["git", "-C", os.fspath(folder)]
+    try:
+        revision = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True).stdout
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "*.py"], capture_output=True).returncode
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return revision.strip() + ("+" if changed else "")
 
 
 def machine() -> dict[str, str | int | None]:
@@ -91,8 +103,9 @@ def choose_kernel(rnn_mode: str, gpus: Sequence, cell: str = "lstm", state_dropo
     if rnn_mode == "auto":
         return supported[0]
     if rnn_mode not in supported:
-        what = "dropout of the recurrent state" if state_dropout else f"the cell {cell}"
-        reason = "TensorFlow sees no GPU here" if rnn_mode == "cudnn" and not gpus else f"cannot run {what}"
+        reason = f"cannot run the cell {cell}"
+        if cell == "lstm":
+            reason = "TensorFlow sees no GPU here" if not gpus else "cannot drop the recurrent state"
         raise DeviceError(f"--rnn_mode={rnn_mode}: {reason}; use auto, {' or '.join(supported)}")
     return rnn_mode
 

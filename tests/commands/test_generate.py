@@ -27,15 +27,19 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def lm(run):
+    return ptb.load(run)
+
+
 def generate(*arguments, **options):
     return in_process.succeed("generate.py", *arguments, **options).stdout
 
 
-def test_texts_begin_with_the_prompt_and_are_those_of_the_library(run):
+def test_texts_begin_with_the_prompt_and_are_those_of_the_library(run, lm):
     done = in_process.succeed("generate.py", run, "--prompt=the zebra sees\nthe", "--length=30", "--num_samples=2", "--seed=5")
     assert done.stderr.count("\n") == 1  # a warning of the unknown word
     assert "--prompt" in done.stderr and "'zebra'" in done.stderr
-    lm = ptb.load(run)
     texts = [lm.generate("the <unk> sees\nthe", 30, seed=5, sample=sample) for sample in (0, 1)]
     assert done.stdout == "\n".join(text.removesuffix("\n") + "\n" for text in texts)
     assert texts[0] != texts[1]
@@ -46,18 +50,19 @@ def test_texts_begin_with_the_prompt_and_are_those_of_the_library(run):
     assert (known.stderr, known.stdout) == ("", done.stdout[: len(known.stdout)])
 
 
-def test_unk_is_left_out_and_the_likeliest_words_taken(run):
-    flags = ("--length=200", "--avoid_unk", "--temperature=2")
-    text = generate(run, *flags, "--seed=3")
+def test_unk_can_be_left_out(run, lm):
+    text = generate(run, "--length=200", "--avoid_unk", "--temperature=2", "--seed=3")
+    expected = [lm.generate("", 200, seed=seed, temperature=2, excluded=[WORDS.index("<unk>")]) for seed in (3, 4)]
+    assert text.removesuffix("\n") == expected[0].removesuffix("\n") != expected[1].removesuffix("\n")
     assert "<unk>" not in text
-    assert "<unk>" in generate(run, "--length=200", "--temperature=2", "--seed=3")
+    assert "<unk>" in lm.generate("", 200, seed=3, temperature=2)
     assert len(text.split()) > 100
-    assert generate(run, *flags, "--seed=3") == text
-    assert generate(run, *flags, "--seed=4") != text
-    likeliest = generate(run, "--sample=argmax", "--prompt=the", "--length=10")
-    assert likeliest.startswith("the ")
-    assert generate(run, "--top_k=1", "--seed=9", "--prompt=the", "--length=10") == likeliest
-    assert generate(run, "--top_p=1e-9", "--seed=9", "--prompt=the", "--length=10") == likeliest
+
+
+@pytest.mark.parametrize("flags", [("--sample=argmax",), ("--top_k=1", "--seed=9"), ("--top_p=1e-9", "--seed=9")])
+def test_the_likeliest_words_can_be_taken(run, lm, flags):
+    likeliest = generate(run, *flags, "--prompt=the", "--length=10")
+    assert likeliest.removesuffix("\n") == lm.generate("the", 10, seed=2, top_k=1).removesuffix("\n")
 
 
 @pytest.mark.parametrize("narrowing", [{}, {"temperature": 0.5, "top_k": 3, "top_p": 0.9}])

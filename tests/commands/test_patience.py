@@ -104,7 +104,7 @@ def test_a_stopped_run_prints_the_best_so_far_once_there_is_one(random_corpus, t
         assert ("valid perplexity" in stop.hint) == has_best
 
 
-@pytest.mark.parametrize(("checkpoint_seconds", "report_every"), [(0, 0), (1e9, 7)])
+@pytest.mark.parametrize(("checkpoint_seconds", "report_every"), [(0, 0), (1e9, 0), (1e9, 7)])
 def test_a_loss_that_is_too_many_times_the_first_stops_the_run_whenever_it_is_read(
     checkpoint_seconds, report_every, random_corpus, tmp_path
 ):

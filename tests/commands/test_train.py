@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 
 import numpy as np
@@ -16,7 +15,7 @@ import train
 from configs import SMALL, TEST
 from helpers import in_process, processes
 from helpers.rejected import contents
-from helpers.run_files import assert_same_run, curve, history, result
+from helpers.run_files import assert_same_run, curve, history, result, trial
 from helpers.training_runs import StopAt, begin
 from ptb.config import override
 from ptb.data import grammar
@@ -63,7 +62,7 @@ def test_it_leaves_its_records(finished):
     assert (record["epoch"], record["learning_rate"], record["kernel"], record["seed"]) == (1, 1.0, "fused", 3)
     assert record["machine"] == {**devices.machine(), "gpu": None}
     assert record["versions"] == devices.versions()
-    assert record["git_revision"] == train.git_revision()
+    assert record["git_revision"] == devices.git_revision(processes.ROOT)
     assert 0 <= record["clipped_fraction"] <= 1
     assert result(folder)["tokens_scored"] == 13 * 11 - 1
     assert f"{result(folder)['test_perplexity']:.3f}" in process.stdout.splitlines()[-1]
@@ -101,6 +100,9 @@ def test_overrides_are_recorded_and_printed_and_tell_runs_apart(tiny_corpus, tmp
     assert (record["model"], record["overrides"]) == ("test", {"model.layers": [3, 2], "optimizer.learning_rate": 0.25})
     assert ptb.load(folder).config == override(TEST, {"layers": (3, 2), "learning_rate": 0.25})
     assert curve(folder, "learning_rate")[0][1] == 0.25
+    shown = trial(folder).hparams
+    assert (shown["model"].string_value, shown["model.layers"].string_value) == ("test", "3,2")
+    assert shown["optimizer.learning_rate"].number_value == 0.25
 
     before = contents(tmp_path)
     again = in_process.succeed(*command, cwd=tmp_path)  # finished
@@ -147,7 +149,7 @@ def test_a_value_is_printed_as_set_reads_it(value):
         ("learning_rate=-1", "learning_rate"),
         ("layers=3,x", "layers"),
         ("two_biases=perhaps", "two_biases"),
-        ("optimizer=Adam", "optimizer"),
+        ("optimizer=Adagrad", "optimizer"),
         ("learning_rate", "--set"),
     ],
 )
@@ -262,29 +264,6 @@ def test_ctrl_c_saves_the_run_also_if_it_ended_the_reader_of_standard_output(lon
 
 
 # Beside the training
-
-
-def test_the_revision_has_a_plus_if_the_program_differs_from_it_not_if_its_records_do(tmp_path, monkeypatch):
-    def git(*arguments):
-        identity = ["-c", "user.name=Nobody", "-c", "user.email=nobody@example.com"]
-        done = subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True)
-        return done.stdout.strip()
-
-    monkeypatch.setattr(train, "__file__", str(tmp_path / "train.py"))
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert train.git_revision() is None
-    git("init")
-    for name in ("train.py", "ptb/model.py", "README.md"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("one")
-    git("add", ".")
-    git("commit", "--message=Begin")
-    revision = git("rev-parse", "--short=12", "HEAD")
-    assert train.git_revision() == revision
-    (tmp_path / "README.md").write_text("two")
-    assert train.git_revision() == revision
-    (tmp_path / "ptb" / "model.py").write_text("two")
-    assert train.git_revision() == revision + "+"
 
 
 def test_a_run_of_the_built_in_corpus_ends_with_its_distance_from_the_floor(tmp_path, monkeypatch, capsys):

@@ -45,12 +45,15 @@ def _stream(content, encoding):
 
 @contextlib.contextmanager
 def _restored():
-    """Restore what a command changes in its process: arguments, standard input, folder, and what signals do."""
-    before = sys.argv, sys.stdin, os.getcwd(), [signal.getsignal(number) for number in SIGNALS]
+    """Restore arguments, standard input and folder. What signals do, a command must restore itself."""
+    before = sys.argv, sys.stdin, os.getcwd()
+    handlers = [signal.getsignal(number) for number in SIGNALS]
     try:
         yield
     finally:
-        sys.argv, sys.stdin, folder, handlers = before
+        sys.argv, sys.stdin, folder = before
         os.chdir(folder)
+        left = [signal.getsignal(number) for number in SIGNALS]
         for number, handler in zip(SIGNALS, handlers):
             signal.signal(number, handler)
+    assert left == handlers

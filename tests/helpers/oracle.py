@@ -39,6 +39,43 @@ def lstm_gradient(trace, kernel, recurrent_kernel, d_outputs, d_hidden, d_cell):
     return np.stack(d_inputs[::-1]), d_hidden, d_cell, d_kernel, d_recurrent, d_bias
 
 
+def capped_lstm(inputs, hidden, cell, kernel, recurrent_kernel, bias):
+    """The input gate is at most 1 - f. Return outputs, last hidden, last cell."""
+    outputs = []
+    for x in inputs:
+        hidden, cell = _capped_step(x, hidden, cell, kernel, recurrent_kernel, bias)
+        outputs.append(hidden)
+    return np.stack(outputs), hidden, cell
+
+
+def _capped_step(x, hidden, cell, kernel, recurrent_kernel, bias):
+    i, f, g, o = np.split(x @ kernel + hidden @ recurrent_kernel + bias, 4, axis=1)
+    i, f, g, o = sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o)
+    cell = f * cell + np.where(i < 1 - f, i, 1 - f) * g
+    return o * np.tanh(cell), cell
+
+
+def mogrifier_lstm(inputs, hidden, cell, kernel, recurrent_kernel, bias, *weights):
+    """`weights` are A, B and b of each round, or A and b if the rank is full. Return outputs, last hidden, last cell."""
+    rounds = []
+    for weight in weights:
+        if not rounds or rounds[-1][-1].ndim == 1:
+            rounds.append([])
+        rounds[-1].append(weight)
+    outputs = []
+    for x in inputs:
+        gated = {"x": x, "h": hidden}
+        for number, (*matrices, b) in enumerate(rounds):
+            target, source = ("x", "h") if number % 2 == 0 else ("h", "x")
+            product = gated[source]
+            for matrix in matrices:
+                product = product @ matrix
+            gated[target] = 2 * sigmoid(product + b) * gated[target]
+        hidden, cell = _capped_step(gated["x"], gated["h"], cell, kernel, recurrent_kernel, bias)
+        outputs.append(hidden)
+    return np.stack(outputs), hidden, cell
+
+
 def peephole_lstm(inputs, hidden, cell, kernel, recurrent_kernel, bias, peepholes):
     """`peepholes [3, units]` are those of i, f and o. Return outputs, last hidden, last cell."""
     outputs = []
@@ -74,6 +111,8 @@ def simple_rnn(activation, inputs, hidden, kernel, recurrent_kernel, bias):
 
 CELLS = {
     "lstm": lambda *arguments: lstm(*arguments)[:3],
+    "capped_lstm": capped_lstm,
+    "mogrifier_lstm": mogrifier_lstm,
     "peephole_lstm": peephole_lstm,
     "gru": gru,
     "tanh_rnn": lambda *arguments: simple_rnn(np.tanh, *arguments),

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.util import tensor_util
 
 from ptb.config import to_json
@@ -77,6 +78,12 @@ def history(folder):
 def events(folder):
     """Return the events of a folder as TensorBoard reads them."""
     return EventAccumulator(str(folder)).Reload()
+
+
+def trial(folder):
+    """Return the start of the trial that TensorBoard's table of hyperparameters shows for a run."""
+    (started,) = [value for tag, value in events(folder).summary_metadata.items() if "session_start" in tag]
+    return HParamsPluginData.FromString(started.plugin_data.content).session_start_info
 
 
 def curve(folder, tag):

@@ -14,10 +14,15 @@ STEPS, BATCH, INPUT, UNITS = 5, 3, 4, 6
 each_cell = pytest.mark.parametrize("cell", CELLS)
 
 
+def build_layer(cell, dtype="float32", **options):
+    layer = Recurrent(UNITS, cell=cell, dtype=dtype, **{"mogrifier_rounds": 5, "mogrifier_rank": 3} | options)
+    layer.build((None, None, INPUT))
+    return layer
+
+
 def make_layer(cell, dtype="float64", **options):
     """Return a layer of the cell with random weights, biases and extra weights included."""
-    layer = Recurrent(UNITS, cell=cell, initializer="zeros", dtype=dtype, **options)
-    layer.build((None, None, INPUT))
+    layer = build_layer(cell, dtype, **options)
     rng = np.random.default_rng(1)
     layer.set_weights([rng.normal(0, 0.7, weights.shape) for weights in layer.get_weights()])
     return layer
@@ -35,15 +40,18 @@ def test_a_configuration_knows_every_cell():
     assert set(config.CELLS_WITH_FORGET_GATE) == {name for name, cell in CELLS.items() if cell.forget_gate is not None}
 
 
-@each_cell
-def test_outputs_and_state_equal_numpy(cell):
-    layer = make_layer(cell)
+def assert_equals_numpy(layer):
     inputs, state = make_case(layer)
-    expected_outputs, *expected_state = oracle.CELLS[cell](inputs, *state, *layer.get_weights())
+    expected_outputs, *expected_state = oracle.CELLS[layer.cell_name](inputs, *state, *layer.get_weights())
     outputs, state = layer(inputs, state)
     np.testing.assert_allclose(outputs, expected_outputs, rtol=1e-12)
     for got, expected in zip(state, expected_state, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
+@each_cell
+def test_outputs_and_state_equal_numpy(cell):
+    assert_equals_numpy(make_layer(cell))
 
 
 @each_cell
@@ -111,6 +119,52 @@ def test_peepholes_of_i_and_f_see_the_old_cell_and_that_of_o_the_new_one(index, 
     assert np.array_equal(*outputs) == sees_old_cell
 
 
+def test_the_cap_holds_some_input_gates_and_not_others():
+    layer = make_layer("capped_lstm")
+    inputs, state = make_case(layer)
+    kernel, recurrent_kernel, bias = layer.get_weights()
+    i, f, _, _ = np.split(oracle.sigmoid(inputs[0] @ kernel + state.hidden @ recurrent_kernel + bias), 4, axis=1)
+    assert 0 < (i > 1 - f).mean() < 1
+    plain = make_layer("lstm")
+    plain.set_weights(layer.get_weights())
+    is_free = i < 1 - f
+    cell, plain_cell = (each(inputs[:1], state)[1].cell.numpy() for each in (layer, plain))
+    np.testing.assert_array_equal(cell == plain_cell, is_free)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 3])
+@pytest.mark.parametrize("rounds", [0, 1, 2, 5])
+def test_a_mogrifier_of_any_number_of_rounds_and_any_rank_equals_numpy(rounds, rank):
+    layer = make_layer("mogrifier_lstm", mogrifier_rounds=rounds, mogrifier_rank=rank)
+    assert len(layer.extra_weights) == rounds * (3 if rank else 2)
+    assert_equals_numpy(layer)
+
+
+def test_a_mogrifier_whose_weights_are_zero_is_a_capped_lstm():
+    """Its gates are then 2 σ(0) = 1."""
+    layer, plain = make_layer("mogrifier_lstm"), make_layer("capped_lstm")
+    weights = layer.get_weights()
+    layer.set_weights([*weights[:3], *(np.zeros_like(weight) for weight in weights[3:])])
+    plain.set_weights(weights[:3])
+    inputs, state = make_case(plain)
+    np.testing.assert_allclose(layer(inputs, state)[0], plain(inputs, state)[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize(("rank", "shapes"), [(84, {"a": (900, 84), "b": (84, 400)}), (0, {"a": (900, 400)})])
+def test_the_products_of_a_mogrifier_start_as_large_as_a_matrix_of_full_rank_would(rank, shapes):
+    """In the first round, from h [900] to x [400]. lamb: the variance of A B is 1 / fan-in, before the truncation of both."""
+    layer = Recurrent(900, cell="mogrifier_lstm", mogrifier_rounds=5, mogrifier_rank=rank)
+    layer.build((None, None, 400))
+    by_name = {weight.name: weight.numpy() for weight in layer.extra_weights}
+    product, truncated = np.eye(900), 0.7737  # the variance that a truncated normal distribution has left
+    for name, shape in shapes.items():
+        assert by_name[f"mogrifier_0_{name}"].shape == shape
+        product = product @ by_name[f"mogrifier_0_{name}"]
+    assert product.var() == pytest.approx(truncated ** len(shapes) / 900, rel=0.05)
+    assert not by_name["mogrifier_0_bias"].any()
+    assert by_name["mogrifier_1_bias"].shape == (900,)
+
+
 @pytest.mark.parametrize("cell", ["lstm", "peephole_lstm"])
 def test_two_biases_are_added(cell):
     """The extra weights of a cell stay in their place."""
@@ -121,16 +175,14 @@ def test_two_biases_are_added(cell):
     np.testing.assert_allclose(layer(inputs, state)[0], expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("cell", ["lstm", "peephole_lstm"])
+@pytest.mark.parametrize("cell", config.CELLS_WITH_FORGET_GATE)
 def test_the_forget_bias_is_added_to_the_forget_gate(cell):
-    layer = Recurrent(UNITS, cell=cell, initializer="zeros", forget_bias=0.7)
-    layer.build((None, None, INPUT))
+    layer = build_layer(cell, forget_bias=0.7)
     np.testing.assert_array_equal(layer.bias, np.repeat(np.float32([0, 0.7, 0, 0]), UNITS))
 
 
 @pytest.mark.parametrize(("cell", "name"), [("peephole_lstm", "peepholes"), ("gru", "recurrent_bias")])
 def test_extra_weights_start_at_zero(cell, name):
-    layer = Recurrent(UNITS, cell=cell, initializer="ones")
-    layer.build((None, None, INPUT))
+    layer = build_layer(cell, kernel_initializer="ones", bias_initializer="ones")
     assert layer.variables[-1].name == name
     np.testing.assert_array_equal(layer.get_weights()[-1], np.zeros((3, UNITS)))

@@ -97,7 +97,7 @@ def test_products_in_bfloat16_reach_every_layer_and_the_head():
     results = []
     for product_dtype in (None, "bfloat16"):
         model = LanguageModel(VOCAB, SMALL, product_dtype=product_dtype)
-        (first, second), _ = model.outputs(inputs, model.initial_state(3))[0]
+        first, _ = model.outputs(inputs, model.initial_state(3))[0].layers
         alone = model.recurrent_layers[1](tf.ones([1, 3, 6]), model.initial_state(3)[1])[0]  # without the error of the first
         features = tf.ones([1, 3, 5])
         results.append([first, alone, model.head.losses(features, targets[:, :1]), model.head.logits(features)])
@@ -153,12 +153,14 @@ def test_lstm_weights_move_to_and_from_keras_unchanged():
 @pytest.mark.parametrize(
     "options",
     [
-        {"cell": "gru", "initializer": keras.initializers.RandomUniform(-0.3, 0.3, seed=4)},
-        {"two_biases": True, "forget_bias": 0.5, "initializer": "ones", "recurrent_initializer": OrthogonalBlocks(seed=2)},
+        {"cell": "gru", "bias_initializer": "ones"},
+        {"cell": "mogrifier_lstm", "mogrifier_rounds": 2, "mogrifier_rank": 1},
+        {"two_biases": True, "forget_bias": 0.5, "recurrent_initializer": OrthogonalBlocks(seed=2)},
     ],
 )
 def test_keras_rebuilds_a_layer_from_its_configuration(options):
-    layer = Recurrent(4, name="layer", **options)
+    uniform = keras.initializers.RandomUniform(-0.3, 0.3, seed=4)
+    layer = Recurrent(4, name="layer", **{"kernel_initializer": uniform, "recurrent_initializer": uniform} | options)
     copy = keras.layers.deserialize(keras.layers.serialize(layer))
     assert copy.get_config() == layer.get_config()
     for each in (layer, copy):

@@ -3,9 +3,8 @@
 import os
 
 import pytest
-from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from helpers.run_files import curve, events
+from helpers.run_files import curve, events, trial
 from ptb.runs.folder import RunFolder
 from ptb.runs.tensorboard import Curves
 
@@ -73,11 +72,6 @@ def test_a_further_worker_writes_no_events_and_keeps_its_points(run):
     curves.close()
     assert [point[:4] for point in curves.points] == [("train", "perplexity", 1, 90.0)]
     assert list(run.path.iterdir()) == []
-
-
-def trial(folder):
-    (series,) = [value for tag, value in events(folder).summary_metadata.items() if "session_start" in tag]
-    return HParamsPluginData.FromString(series.plugin_data.content).session_start_info
 
 
 def test_hyperparameters_are_a_trial_named_by_two_folders(run):

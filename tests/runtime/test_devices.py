@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import subprocess
 
 import pytest
 import tensorflow as tf
@@ -101,3 +102,25 @@ def test_use_precision_returns_the_type_of_products_and_switches_tf32():
         assert devices.use_precision(precision) == dtype
         assert tf.config.experimental.tensor_float_32_execution_enabled() == tf32
     devices.use_precision("float32")
+
+
+def test_the_revision_has_a_plus_if_the_program_differs_from_it_not_if_its_records_do(tmp_path, monkeypatch):
+    def git(*arguments):
+        identity = ["-c", "user.name=Nobody", "-c", "user.email=nobody@example.com"]
+        done = subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert devices.git_revision(tmp_path) is None
+    git("init")
+    for name in ("train.py", "ptb/model.py", "README.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("one")
+    git("add", ".")
+    git("commit", "--message=Begin")
+    revision = git("rev-parse", "--short=12", "HEAD")
+    assert devices.git_revision(tmp_path) == revision
+    (tmp_path / "README.md").write_text("two")
+    assert devices.git_revision(tmp_path) == revision
+    (tmp_path / "ptb" / "model.py").write_text("two")
+    assert devices.git_revision(tmp_path) == revision + "+"

@@ -52,7 +52,7 @@ for module in sys.argv[1:]:
     assert found.keys() == {*modules, *COMMANDS}
     assert [module for module, how in found.items() if how == "loud"] == []
     without = {module for module, how in found.items() if how == "without"}
-    assert {"ptb.__init__", "ptb.config", "ptb.runtime.signals"} <= without
+    assert {"ptb.__init__", "ptb.config.__init__", "ptb.runtime.signals"} <= without
     assert {module for module in modules if module.startswith("ptb.data")} <= without
 
 

@@ -73,7 +73,7 @@ def test_plain_sgd_has_no_optimizer_and_multiplies_factor_and_rate():
     assert make_optimizer(SGD()) is None
     variables = make_variables()
     gradients = [tf.ones(variable.shape, tf.float64) for variable in variables]
-    make_update(SimpleNamespace(trainable_variables=variables))(gradients, tf.constant(0.5, tf.float64), np.float64(4))
+    make_update(SimpleNamespace(trainable_variables=variables), SGD())(gradients, tf.constant(0.5, tf.float64), np.float64(4))
     for variable in variables:
         np.testing.assert_array_equal(variable, np.full(variable.shape, 8.0))
 
@@ -82,8 +82,9 @@ def test_plain_sgd_has_no_optimizer_and_multiplies_factor_and_rate():
 def test_rmsprop_divides_by_the_root_of_the_mean_square(rho, epsilon):
     """With an epsilon of 1e-16 it is Torch's, which divides by √m + 1e-8. The learning rate changes from step to step."""
     variables, rng = make_variables(), np.random.default_rng(0)
-    optimizer = make_optimizer(RMSprop(rho=rho, epsilon=epsilon))
-    update = make_update(SimpleNamespace(trainable_variables=variables), optimizer)
+    config = RMSprop(rho=rho, epsilon=epsilon)
+    optimizer = make_optimizer(config)
+    update = make_update(SimpleNamespace(trainable_variables=variables), config, optimizer)
     assert {variable.path.split("/")[0] for variable in optimizer.variables} == {"rmsprop"}
     expected, mean_squares = [variable.numpy() for variable in variables], [0.0, 0.0]
     for step in range(3):
@@ -103,7 +104,8 @@ def test_rmsprop_takes_a_sparse_gradient_as_a_dense_one():
     results = []
     for is_sparse in (True, False):
         variables = make_variables()
-        update = make_update(SimpleNamespace(trainable_variables=variables), make_optimizer(RMSprop()))
+        config = RMSprop()
+        update = make_update(SimpleNamespace(trainable_variables=variables), config, make_optimizer(config))
         for values, rows in (([[1.0], [2]], [0, 0]), ([[4.0]], [2]), ([[8.0]], [0])):
             gradient = tf.IndexedSlices(tf.constant(values, tf.float64), tf.constant(rows), tf.constant([3, 1]))
             gradients = [tf.ones([2], tf.float64), gradient if is_sparse else tf.convert_to_tensor(gradient)]

@@ -1,5 +1,7 @@
 """The training step against NumPy: scale of the loss, gradient, global norm, repeated words, burn-in, update and sums."""
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,6 +11,7 @@ from helpers import oracle, placement
 from ptb.config import SGD, Config, Model, RMSprop, StepDecay, flatten, override
 from ptb.model.heads import SoftmaxHead
 from ptb.model.language_model import build_model
+from ptb.training.gradient_check import tiny_architecture
 from ptb.training.optimizers import make_optimizer
 from ptb.training.schedules import learning_rate
 from ptb.training.step import Sums, make_train_step
@@ -206,39 +209,62 @@ OTHER_VALUES = {
     "model.forget_bias": 1.0,
     "model.orthogonal_recurrence": True,
     "model.one_hot_input": True,
+    "model.embedding_size": 4,
+    "model.tied": True,
+    "model.projection": "affine",
+    "model.sum_layers": True,
+    "model.initializers": "torch",
+    "model.mogrifier_rounds": 3,
+    "model.mogrifier_rank": 1,
+    "model.mixture": 2,
     "dropout.input": 0.5,
     "dropout.hidden": 0.5,
     "dropout.output": 0.5,
+    "dropout.projected": 0.5,
+    "dropout.state": 0.5,
+    "dropout.embedding": 0.5,
+    "dropout.weights": 0.5,
+    "dropout.locked": True,
     "optimizer": RMSprop(learning_rate=0.5, clip_norm=1),
     "optimizer.learning_rate": 0.25,
     "optimizer.clip_norm": 0.5,
     "optimizer.clip": "element",
     "optimizer.rho": 0.5,
     "optimizer.epsilon": 1.0,
+    "optimizer.weight_decay": 0.1,
     "schedule.full_rate_epochs": 2,
     "schedule.factor": 0.25,
     "loss.reduction": "mean",
     "loss.softmax_samples": 3,
     "loss.softmax_l2": 0.1,
+    "loss.l2": 0.1,
+    "loss.projection_l2": 0.1,
+    "loss.ar": 2.0,
+    "loss.tar": 2.0,
     "bptt_steps": STEPS + 1,
 }
-NOT_OF_A_STEP = {
-    *("batch_size", "num_steps", "num_epochs", "schedule"),
-    *("stopping.validate_every", "stopping.patience", "stopping.max_loss_ratio"),
-    *("data.level", "data.train_fraction", "data.valid_fraction"),
+NEEDS = {  # other fields, without which the value would be rejected or have no effect
+    "model.tied": {"embedding_size": 5},
+    "model.sum_layers": {"layers": (6, 6)},
+    "model.mogrifier_rounds": {"cell": "mogrifier_lstm", "mogrifier_rank": 2},
+    "model.mogrifier_rank": {"cell": "mogrifier_lstm", "mogrifier_rank": 2},
+    "dropout.locked": {"dropout": 0.5},
+    "optimizer.rho": {"optimizer": "RMSprop"},
+    "optimizer.epsilon": {"optimizer": "RMSprop"},
+    "loss.projection_l2": {"projection": "linear"},
 }
+NOT_OF_A_STEP = re.compile(r"(stopping|data)\..*|batch_size|num_steps|num_epochs|averaging|schedule")
 
 
 def test_the_fields_that_decide_a_step_are_listed():
     fields = flatten(BASE).keys() | flatten(override(BASE, {"optimizer": "RMSprop"})).keys()
-    assert {*OTHER_VALUES} == fields - NOT_OF_A_STEP
+    assert {*OTHER_VALUES} == {path for path in fields if not NOT_OF_A_STEP.fullmatch(path)}
 
 
 @pytest.mark.parametrize("path", OTHER_VALUES)
 def test_every_field_reaches_the_step(eagerly, path):
     """Another value gives other weights after the second epoch's first step, or other shapes."""
-    base = override(BASE, {"optimizer": "RMSprop"}) if path in ("optimizer.rho", "optimizer.epsilon") else BASE
-    changes = []
+    base, changes = override(BASE, NEEDS.get(path, {})), []
     for config in (base, override(base, {path: OTHER_VALUES[path]})):
         changed, _, _ = train_one_step(config, learning_rate(config, 2))
         changes.append({name: change.tolist() for name, change in changed.items()})
@@ -256,10 +282,16 @@ def trace(config, monkeypatch):
 
 
 @pytest.mark.skipif(not placement.knows_gpus(), reason="a TensorFlow without GPU kernels")
-@pytest.mark.parametrize("name", ["medium", "small_sampled", "small_patient", "char_rnn", "element_rnn"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("medium", "small_sampled", "small_patient", "char_rnn", "element_rnn"),
+        *("small_tied_projected", "melis_10m", "awd_lstm", "mogrifier_24m", "mos"),
+    ],
+)
 def test_a_step_on_a_gpu_would_return_nothing_to_the_host(name, monkeypatch):
     config = CONFIGS[name].config
-    graph = trace(override(config, {"layers": [8] * len(config.model.layers)}), monkeypatch)
+    graph = trace(override(config, {"model": tiny_architecture(config.model), "num_steps": 5}), monkeypatch)
     assert placement.returns_to_host(graph) == []
     operations = {operation.type for operation in graph.get_operations()}
     assert not operations & {"CudnnRNN", "CudnnRNNV2"}  # these refuse to run with cuDNN 9
