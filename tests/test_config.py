@@ -13,13 +13,18 @@ from configs import CHAR_RNN, CONFIGS, MEDIUM, SMALL
 from helpers.processes import ROOT
 from ptb.config import (
     FORMER_NAMES,
+    KINDS,
     SGD,
+    Adam,
     Config,
     ConfigError,
+    Cosine,
     Data,
     Dropout,
     Loss,
     Model,
+    OneCycle,
+    Plateau,
     RMSprop,
     StepDecay,
     Stopping,
@@ -45,9 +50,25 @@ WRONG_VALUES = {
         "forget_bias": (math.inf, math.nan, "1"),
         "orthogonal_recurrence": (1, "true", None),
         "one_hot_input": (1, "true", None),
+        "embedding_size": COUNT_OR_ZERO,
+        "tied": (1, "true", None),
+        "projection": ("Linear", True, None),
+        "sum_layers": (1, "true", None),
+        "initializers": ("normal", None),
+        "mogrifier_rounds": COUNT_OR_ZERO,
+        "mogrifier_rank": COUNT_OR_ZERO,
+        "mixture": COUNT_OR_ZERO,
     },
-    Dropout: dict.fromkeys(("input", "hidden", "output"), (1, 1.5, -0.1, math.nan, "0.5", None)),
-    SGD: {"learning_rate": (*POSITIVE, "1", None), "clip_norm": (*POSITIVE, "5", None), "clip": ("value", None)},
+    Dropout: dict.fromkeys(
+        ("input", "hidden", "output", "projected", "state", "embedding", "weights"), (1, 1.5, -0.1, math.nan, "0.5", None)
+    )
+    | {"locked": (1, "true", None)},
+    SGD: {
+        "learning_rate": (*POSITIVE, "1", None),
+        "clip_norm": (*POSITIVE, "5", None),
+        "clip": ("value", None),
+        "weight_decay": (*NON_NEGATIVE, "0.1"),
+    },
     RMSprop: {
         "learning_rate": POSITIVE,
         "clip_norm": POSITIVE,
@@ -55,27 +76,46 @@ WRONG_VALUES = {
         "rho": (1, -0.1, math.nan),
         "epsilon": NON_NEGATIVE,
     },
+    Adam: {
+        "learning_rate": POSITIVE,
+        "clip_norm": POSITIVE,
+        "clip": ("value",),
+        "beta1": (1, -0.1, math.nan),
+        "beta2": (1, -0.1, math.nan),
+        "epsilon": NON_NEGATIVE,
+    },
     StepDecay: {"full_rate_epochs": COUNT_OR_ZERO, "factor": (*POSITIVE, "0.5")},
+    Plateau: {"factor": (0, -1, 1.5, math.nan, "0.5"), "patience_to_decay": COUNT},
+    Cosine: {"warmup": (1, -0.1, math.nan), "final_factor": (1.5, -0.1, math.nan)},
+    OneCycle: {"start_divisor": (0.5, math.inf, math.nan), "rise": (0, 0.6, math.nan), "final_factor": (1.5, -0.1)},
     Loss: {
         "reduction": ("average", None),
         "softmax_samples": COUNT_OR_ZERO,
         "softmax_l2": (*NON_NEGATIVE, "0.1"),
+        "l2": NON_NEGATIVE,
+        "projection_l2": NON_NEGATIVE,
+        "ar": NON_NEGATIVE,
+        "tar": NON_NEGATIVE,
     },
     Stopping: {
         "validate_every": COUNT_OR_ZERO,
         "patience": COUNT_OR_ZERO,
         "max_loss_ratio": (*NON_NEGATIVE, 0.5, 0.99, "3"),
+        "keep_best": (1, "true", None),
     },
     Data: {
         "level": ("words", None),
         "train_fraction": (0, 1, -0.1, 0.95, math.nan),  # with valid_fraction 0.05 nothing is left for test
         "valid_fraction": (0, 1, -0.1, 0.1, math.nan),
+        "partial_shuffle": (1, "true", None),
+        "random_lengths": (1, "true", None),
     },
     Config: {
         "model": (Dropout(), None, "small"),
         "dropout": (0.5, Model()),
         "optimizer": (StepDecay(), None, "SGD"),
         "schedule": (SGD(), None),
+        "averaging": ("asgd", None, True),
         "loss": (Stopping(), None),
         "stopping": (Loss(), None),
         "data": (Loss(), "data"),
@@ -102,7 +142,11 @@ BOUNDS = {
     Dropout: {"input": 0.999, "hidden": 0, "output": 0},
     SGD: {"learning_rate": 1e-30, "clip_norm": 1e-30},
     RMSprop: {"rho": 0, "epsilon": 0},
+    Adam: {"beta1": 0, "beta2": 0, "epsilon": 0},
     StepDecay: {"full_rate_epochs": 0, "factor": 1.5},
+    Plateau: {"factor": 1, "patience_to_decay": 1},
+    Cosine: {"warmup": 0, "final_factor": 1},
+    OneCycle: {"start_divisor": 1, "rise": 0.5, "final_factor": 0},
     Loss: {"softmax_samples": 0, "softmax_l2": 0},
     Stopping: {"validate_every": 0, "patience": 0, "max_loss_ratio": 1},
     Data: {"train_fraction": 0.01, "valid_fraction": 0.98},
@@ -123,6 +167,55 @@ def test_options_that_a_cell_does_not_have_are_rejected(cell):
     Model(cell="tanh_rnn", two_biases=True)
     with pytest.raises(ConfigError, match="two_biases"):
         Model(cell="gru", two_biases=True)
+
+
+@pytest.mark.parametrize(
+    ("part", "fields", "name"),
+    [
+        (Model, {"tied": True, "layers": (3, 4)}, "tied"),
+        (Model, {"tied": True, "one_hot_input": True}, "one_hot_input"),
+        (Model, {"sum_layers": True, "layers": (3, 4)}, "sum_layers"),
+        (Model, {"mixture": 2, "projection": "linear"}, "mixture"),
+        (Config, {"model": Model(mixture=2), "loss": Loss(softmax_samples=9)}, "softmax_samples"),
+        (Config, {"loss": Loss(projection_l2=0.1)}, "projection_l2"),
+        (Config, {"bptt_steps": 30, "data": Data(random_lengths=True)}, "random_lengths"),
+        (Config, {"num_steps": 1, "loss": Loss(tar=1.0)}, "tar"),
+    ],
+)
+def test_options_that_do_not_go_together_are_rejected(part, fields, name):
+    with pytest.raises(ConfigError, match=name) as caught:
+        part(**fields)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "input_size", "features_size"),
+    [
+        ({}, 3, 4),
+        ({"embedding_size": 5}, 5, 4),
+        ({"embedding_size": 4, "tied": True}, 4, 4),
+        ({"projection": "linear", "tied": True}, 3, 3),
+        ({"projection": "affine", "embedding_size": 5}, 5, 5),
+        ({"mixture": 2, "embedding_size": 5, "tied": True}, 5, 5),
+    ],
+)
+def test_sizes_of_the_embedding_and_of_what_the_softmax_reads(fields, input_size, features_size):
+    model = Model(layers=(3, 4), **fields)
+    assert (model.input_size, model.features_size) == (input_size, features_size)
+
+
+@pytest.mark.parametrize(
+    ("fields", "keeps"),
+    [
+        ({}, False),
+        ({"averaging": "two_tailed"}, True),
+        ({"averaging": "nt_asgd"}, True),
+        ({"stopping": Stopping(patience=1)}, True),
+        ({"stopping": Stopping(keep_best=True)}, True),
+    ],
+)
+def test_the_best_weights_are_kept_with_patience_or_averages_or_if_asked_for(fields, keeps):
+    assert Config(**fields).keeps_best == keeps
 
 
 def test_values_get_the_type_of_their_field():
@@ -173,6 +266,9 @@ LESS_BETWEEN = Dropout(input=0.5, hidden=0.2, output=0.5)
         ({"optimizer": "rmsprop", "rho": 0.9}, {"optimizer": RMSprop(learning_rate=1, clip_norm=5, rho=0.9)}),
         ({"optimizer": RMSprop(rho=0.9)}, {"optimizer": RMSprop(rho=0.9)}),
         ({"schedule": "StepDecay"}, {}),
+        ({"schedule": "plateau", "patience_to_decay": 3}, {"schedule": Plateau(factor=0.5, patience_to_decay=3)}),
+        ({"optimizer": "adam", "beta1": 0}, {"optimizer": Adam(learning_rate=1.0, clip_norm=5, beta1=0.0)}),
+        ({"averaging": "two_tailed", "keep_best": True}, {"averaging": "two_tailed", "stopping": Stopping(keep_best=True)}),
         ({"num_steps": 5, "bptt_steps": 10}, {"num_steps": 5, "bptt_steps": 10}),
     ],
 )
@@ -243,7 +339,7 @@ def test_strings_are_read_as_the_type_of_the_field(name, text, value):
         ("dropout", Model()),
         ("model", "512"),
         ("model", Dropout()),
-        ("optimizer", "adam"),
+        ("optimizer", "adagrad"),
         ("optimizer", "StepDecay"),
         ("optimizer", StepDecay()),
         ("schedule", "SGD"),
@@ -319,6 +415,10 @@ def test_differences_are_overrides(config):
     assert differences(config, config) == {}
 
 
+def test_the_table_of_wrong_values_has_every_kind():
+    assert {*KINDS.values()} <= WRONG_VALUES.keys() == BOUNDS.keys()
+
+
 def test_differences_have_the_fields_of_another_kind():
     config = override(SMALL, {"optimizer": RMSprop(rho=0.5)})
     assert differences(config, SMALL).items() >= {"optimizer": "RMSprop", "optimizer.rho": 0.5}.items()
@@ -364,7 +464,7 @@ def test_a_field_that_is_absent_from_json_has_its_default():
         ({"model": {"layers": "200"}}, "layers"),
         ({"model": {"layers": [200, "200"]}}, "layers"),
         ({"model": {"two_biases": "true"}}, "two_biases"),
-        ({"optimizer": {"kind": "Adam"}}, "optimizer"),
+        ({"optimizer": {"kind": "Adagrad"}}, "optimizer"),
         ({"optimizer": {"kind": ["SGD"]}}, "optimizer"),
         ({"optimizer": {"learning_rate": 1.0}}, "optimizer"),
         ({"optimizer": {"kind": "StepDecay"}}, "optimizer"),

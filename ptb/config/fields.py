@@ -289,6 +289,8 @@ class Config:
             raise ConfigError("softmax_samples: a mixture of softmaxes has no estimate; leave it 0")
         if self.loss.projection_l2 and self.model.projection == "none":
             raise ConfigError("projection_l2: the model has no projection; set projection=affine or linear")
+        if self.loss.tar and self.num_steps == 1:
+            raise ConfigError("tar: a window of one step has no change between steps; make num_steps larger")
         if self.bptt_steps and self.data.random_lengths:
             raise ConfigError("random_lengths: does not go with bptt_steps; leave one of them out")
         check_range(self, 1, math.inf, "batch_size", "num_steps", "num_epochs")

@@ -213,8 +213,8 @@ def test_a_sentence_with_an_unknown_word_is_an_error_if_there_is_no_unk(tmp_path
 
 def test_runs_of_different_vocabularies_cannot_be_averaged(folders, tiny_corpus, tmp_path):
     words = [word.replace("cat", "bird") for word in ids_and_weights(folders[0])[0]]
-    write_run(tmp_path / "other", CONFIG, words, data_path=str(tiny_corpus))
-    done = in_process.call("evaluate.py", folders[0], tmp_path / "other", "--average")
+    write_run(tmp_path / "other", CONFIG, words)
+    done = in_process.call("evaluate.py", folders[0], tmp_path / "other", "--average", f"--data_path={tiny_corpus}")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert str(tmp_path / "other") in done.stderr
 

@@ -18,6 +18,7 @@ from ptb.data.corpus import load_corpus
 from ptb.evaluation.score import score
 from ptb.model.language_model import build_model
 from ptb.runs.folder import RunFolder
+from ptb.runs.tensorboard import Curves
 from ptb.training.step import make_train_step
 
 
@@ -91,7 +92,7 @@ def test_a_run_that_continues_in_another_precision_says_so(random_corpus, tmp_pa
 
 
 def test_seconds_are_those_of_the_training_of_an_epoch_also_in_a_resumed_run(random_corpus, tmp_path, monkeypatch):
-    """By a clock that moves one second in a step and a hundred in a validation."""
+    """By a clock that moves a second in a step, a hundred in a validation and a thousand before the first step."""
     now = 0
 
     def lasting(seconds, function):
@@ -105,6 +106,7 @@ def test_seconds_are_those_of_the_training_of_an_epoch_also_in_a_resumed_run(ran
     monkeypatch.setattr("ptb.training.state.time", types.SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setattr(train, "make_train_step", lambda *arguments: lasting(1, make_train_step(*arguments)))
     monkeypatch.setattr(train, "score", lasting(100, score))
+    monkeypatch.setattr(train, "Curves", lasting(1000, Curves))
     config = override(TEST, {"num_epochs": 2, "validate_every": 10})
     with pytest.raises(SystemExit):
         begin(config, random_corpus, tmp_path, StopAt(5))

@@ -21,6 +21,15 @@ def lstm(inputs, hidden, cell, kernel, recurrent_kernel, bias):
     return np.stack(outputs), hidden, cell, trace
 
 
+def masked_lstm(inputs, hidden, cell, kernel, recurrent_kernel, bias, mask=1):
+    """`mask` multiplies h before each step. Return outputs, last hidden, last cell."""
+    outputs = []
+    for x in inputs:
+        (hidden,), _, cell, _ = lstm(x[np.newaxis], hidden * mask, cell, kernel, recurrent_kernel, bias)
+        outputs.append(hidden)
+    return np.stack(outputs), hidden, cell
+
+
 def lstm_gradient(trace, kernel, recurrent_kernel, d_outputs, d_hidden, d_cell):
     """Return the gradients of inputs, first hidden, first cell, kernel, recurrent_kernel and bias, in this order."""
     d_kernel, d_recurrent = np.zeros_like(kernel), np.zeros_like(recurrent_kernel)
@@ -39,11 +48,11 @@ def lstm_gradient(trace, kernel, recurrent_kernel, d_outputs, d_hidden, d_cell):
     return np.stack(d_inputs[::-1]), d_hidden, d_cell, d_kernel, d_recurrent, d_bias
 
 
-def capped_lstm(inputs, hidden, cell, kernel, recurrent_kernel, bias):
-    """The input gate is at most 1 - f. Return outputs, last hidden, last cell."""
+def capped_lstm(inputs, hidden, cell, kernel, recurrent_kernel, bias, mask=1):
+    """The input gate is at most 1 - f; `mask` multiplies h before each step. Return outputs, last hidden, last cell."""
     outputs = []
     for x in inputs:
-        hidden, cell = _capped_step(x, hidden, cell, kernel, recurrent_kernel, bias)
+        hidden, cell = _capped_step(x, hidden * mask, cell, kernel, recurrent_kernel, bias)
         outputs.append(hidden)
     return np.stack(outputs), hidden, cell
 
@@ -160,6 +169,36 @@ def language_model_gradients(weights, inputs, targets, d_losses):
     gradients["embedding"] = np.zeros_like(weights["embedding"])
     np.add.at(gradients["embedding"], inputs.T, d_features)
     return gradients
+
+
+def log_probabilities(weights, inputs, architecture):
+    """Return log p of every word `[batch, num_steps, vocab]` under any architecture, without dropout, from a state of zeros.
+
+    `architecture` is a `ptb.config.Model`.
+    """
+    weights = {name: value.astype(np.float64) for name, value in weights.items()}
+    features, layers = weights["embedding"][inputs.T], []
+    for index, units in enumerate(architecture.layers):
+        prefix = f"{architecture.cell}_{index}/"
+        own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+        own["bias"] = own["bias"] + own.pop("recurrent_bias", 0) if architecture.two_biases else own["bias"]
+        zeros = [np.zeros((len(inputs), units))] * (1 if architecture.cell in ("gru", "tanh_rnn", "sigmoid_rnn") else 2)
+        features = CELLS[architecture.cell](features, *zeros, *own.values())[0]
+        layers.append(features)
+    if architecture.sum_layers:
+        features = sum(layers)
+    table = weights["embedding" if architecture.tied else "softmax_weights"]
+    bias, projection_bias = weights["softmax_bias"], weights.get("projection_bias", 0)
+    if architecture.mixture:
+        priors = np.exp(log_softmax(features @ weights["priors"]))
+        latents = np.tanh(features @ weights["projection"] + projection_bias)
+        p = 0
+        for k, latent in enumerate(np.split(latents, architecture.mixture, axis=-1)):
+            p = p + priors[..., k, np.newaxis] * np.exp(log_softmax(latent @ table.T + bias))
+        return np.log(p).transpose(1, 0, 2)
+    if architecture.projection != "none":
+        features = features @ weights["projection"] + projection_bias
+    return log_softmax(features @ table.T + bias).transpose(1, 0, 2)
 
 
 def _forward(weights, inputs, targets):

@@ -70,9 +70,10 @@ def result(folder):
 
 
 def history(folder):
-    """Return the records of `history.jsonl` without what depends on the clock."""
+    """Return the records of `history.jsonl` without what depends on the clock and on who edits the program meanwhile."""
     records = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in record.items() if k not in ("seconds", "words_per_second")} for record in records]
+    varying = ("seconds", "words_per_second", "git_revision")
+    return [{name: value for name, value in record.items() if name not in varying} for record in records]
 
 
 def events(folder):

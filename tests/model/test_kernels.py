@@ -140,6 +140,43 @@ def test_a_keras_layer_with_the_same_weights_gives_the_same_results(name):
         np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["stepwise", "fused"])
+@pytest.mark.parametrize("has_mask", [False, True], ids=["", "mask"])
+@pytest.mark.parametrize("cell", ["lstm", "capped_lstm"])
+def test_the_cap_and_recurrent_dropout_equal_numpy_and_central_differences(cell, has_mask, name):
+    """The mask is on h alone, the same at all steps, also on the state before the first; the outputs are not dropped."""
+    arguments, epsilon = make_case(), 1e-5
+    mask = np.array([[0.0, 1.5], [2.0, 0.0], [1.0, 0.5]]) if has_mask else None
+    numpy_cell = {"lstm": oracle.masked_lstm, "capped_lstm": oracle.capped_lstm}[cell]
+
+    def total(values):
+        results = numpy_cell(*values, 1 if mask is None else mask)
+        return sum((w * r).sum() for w, r in zip(result_weights(np.float64), results, strict=True))
+
+    inputs, hidden, state_cell, *weights = tensors = [tf.constant(argument) for argument in arguments]
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        outputs, state = find_kernel(name, cell)(inputs, LSTMState(hidden, state_cell), weights, tf.float64, mask)
+        results = [outputs, state.hidden, state.cell]
+        cost = tf.add_n([tf.reduce_sum(w * r) for w, r in zip(result_weights(np.float64), results)])
+    for got, expected in zip(results, numpy_cell(*arguments, 1 if mask is None else mask), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-12)
+    for argument, gradient in zip(arguments, tape.gradient(cost, tensors), strict=True):
+        for place in np.ndindex(argument.shape):
+            totals, kept = [], argument[place]
+            for sign in (1, -1):
+                argument[place] = kept + sign * epsilon
+                totals.append(total(arguments))
+            argument[place] = kept
+            assert gradient[place].numpy() == pytest.approx((totals[0] - totals[1]) / (2 * epsilon), rel=1e-6, abs=1e-8)
+
+
+def test_cudnn_rejects_recurrent_dropout():
+    inputs, hidden, cell, *weights = make_case(np.float32)
+    with pytest.raises(ValueError, match="cudnn"):
+        find_kernel("cudnn")(inputs, LSTMState(hidden, cell), weights, tf.float32, np.ones((BATCH, UNITS), np.float32))
+
+
 @each_kernel
 def test_one_long_window_equals_two_that_carry_the_state(name):
     inputs, hidden, cell, *weights = [tf.constant(argument) for argument in make_case()]

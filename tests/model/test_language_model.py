@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from helpers import oracle
 from ptb.config import Config, Dropout, Model
+from ptb.model.cells import HiddenState
 from ptb.model.initializers import OrthogonalBlocks
 from ptb.model.language_model import LanguageModel, Recurrent, build_model
 
@@ -75,6 +76,62 @@ def test_losses_and_logits_equal_numpy(rnn_mode, options):
     log_p = oracle.log_softmax(logits.numpy())
     np.testing.assert_allclose(-np.take_along_axis(log_p, targets[..., None], -1)[..., 0], expected, rtol=1e-4)
     tf.nest.map_structure(np.testing.assert_array_equal, state, same_state)
+
+
+ARCHITECTURES = {
+    "tied": {"layers": (6, 5, 6), "tied": True},
+    "embedding size": {"layers": (6, 5), "embedding_size": 4},
+    "tied, embedding size": {"layers": (6, 4), "embedding_size": 4, "tied": True},
+    "linear projection": {"layers": (6, 5), "projection": "linear"},
+    "affine projection, tied": {"layers": (6, 5), "projection": "affine", "embedding_size": 4, "tied": True},
+    "sum": {"layers": (5, 5, 5), "sum_layers": True},
+    "sum, projection, tied": {"layers": (5, 5), "sum_layers": True, "projection": "linear", "embedding_size": 4, "tied": True},
+    "mixture, tied": {"layers": (6, 5), "embedding_size": 4, "mixture": 3, "tied": True},
+    "mixture": {"layers": (6, 5), "embedding_size": 4, "mixture": 2},
+    "mogrifier": {"layers": (5, 5), "cell": "mogrifier_lstm", "mogrifier_rank": 2, "sum_layers": True, "tied": True},
+    "capped": {"layers": (6, 5), "cell": "capped_lstm", "two_biases": True},
+}
+
+
+def make_model(options, **others):
+    """Return a float64 model with random weights, biases included."""
+    model, rng = LanguageModel(VOCAB, Model(**options), dtype="float64", **others), np.random.default_rng(5)
+    model.set_weights([rng.normal(0, 0.7, weights.shape) for weights in model.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_probabilities_of_every_architecture_equal_numpy(name):
+    model, (inputs, targets) = make_model(ARCHITECTURES[name]), random_ids(2, 3, 7)
+    expected = oracle.log_probabilities(oracle.weights_of(model), inputs, model.architecture)
+    outputs, _ = model.outputs(inputs, model.initial_state(3))
+    logits, _ = model(inputs, model.initial_state(3))
+    np.testing.assert_allclose(oracle.log_softmax(logits.numpy()), expected, rtol=1e-9, atol=1e-12)
+    if model.architecture.mixture:
+        np.testing.assert_allclose(logits, expected, rtol=1e-9, atol=1e-12)  # normalised already
+    losses = -np.take_along_axis(expected, targets[..., None], -1)[..., 0]
+    np.testing.assert_allclose(model.head.losses(outputs.features, targets), losses, rtol=1e-9)
+
+
+def test_tied_weights_are_one_variable():
+    for is_tied in (True, False):
+        model = LanguageModel(VOCAB, Model(layers=(6, 6), tied=is_tied))
+        assert (model.softmax_weights is model.embedding) == is_tied
+        names = [variable.name for variable in model.trainable_variables]
+        assert ("softmax_weights" in names) == (not is_tied)
+        assert len({*names}) == len(names) - 3  # both layers have a kernel, a recurrent_kernel and a bias
+
+
+def test_the_gradient_of_a_tied_embedding_is_that_of_the_input_and_that_of_the_output():
+    model, (inputs, targets) = make_model({"layers": (6,), "tied": True}), random_ids(2, 3, 7)
+    with tf.GradientTape() as tape:
+        outputs, _ = model.outputs(inputs, model.initial_state(3))
+        total = tf.reduce_sum(model.head.losses(outputs.features, targets))
+    gradient = tf.convert_to_tensor(tape.gradient(total, model.embedding.value))
+    weights = oracle.weights_of(model)
+    weights["softmax_weights"] = weights["embedding"]
+    parts = oracle.language_model_gradients(weights, inputs, targets, np.ones(inputs.shape))
+    np.testing.assert_allclose(gradient, parts["embedding"] + parts["softmax_weights"], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("cell", ["gru", "peephole_lstm", "sigmoid_rnn"])
@@ -241,3 +298,117 @@ def test_no_dropout_on_recurrent_connections(rnn_mode):
     np.testing.assert_array_equal(outputs.raw, exact.raw)
     kept = outputs.dropped.numpy() != 0
     np.testing.assert_allclose(outputs.dropped.numpy()[kept], 2 * exact.raw.numpy()[kept], rtol=1e-6)
+
+
+# Dropout inside the recurrence and of embeddings. With the tanh_rnn, an output tells what went in: atanh(h') = x W + h R.
+
+
+def make_transparent(dropout_rates, units=20, layers=1, recurrent=None, tied=False):
+    """Return a float64 model of tanh_rnn layers, W = 1 and R = `recurrent` (by default 0), with small random embeddings."""
+    architecture = Model(layers=(units,) * layers, cell="tanh_rnn", tied=tied)
+    model, rng = LanguageModel(VOCAB, architecture, dropout_rates, dtype="float64"), np.random.default_rng(3)
+    model.embedding.assign(rng.uniform(0.01, 0.05, (VOCAB, units)))
+    for layer in model.recurrent_layers:
+        layer.kernel.assign(np.eye(units))
+        layer.recurrent_kernel.assign(np.zeros((units, units)) if recurrent is None else recurrent)
+    return model
+
+
+def run_training(model, inputs, state=None, seed=SEED):
+    """Return the inverse tanh of each layer's outputs in training, `[num_steps, batch, units]`."""
+    state = model.initial_state(len(inputs)) if state is None else (HiddenState(tf.constant(state)),)
+    outputs, _ = model.outputs(inputs, state, training=True, dropout_seed=seed)
+    return [np.arctanh(layer.numpy()) for layer in outputs.layers]
+
+
+def test_dropped_recurrent_weights_are_the_same_at_all_steps_and_drawn_again_in_each_window():
+    recurrent = np.random.default_rng(4).uniform(0.05, 0.1, (20, 20))
+    model = make_transparent(Dropout(weights=0.3), recurrent=recurrent)
+    model.embedding.assign(np.zeros((VOCAB, 20)))
+    masks = []
+    for window in range(3):
+        first, second = run_training(model, random_ids(20, 2), np.eye(20), tf.constant([1, window]))[0]
+        masks.append(first / recurrent)  # row k of the batch has the state e_k, so it reads row k of R
+        np.testing.assert_allclose(second, np.tanh(first) @ (recurrent * masks[-1]), rtol=1e-9)
+        np.testing.assert_allclose(np.unique(masks[-1].round(9)), [0, 1 / 0.7])
+        assert (masks[-1] == 0).mean() == pytest.approx(0.3, abs=0.08)
+    for one, other in itertools.combinations(masks, 2):
+        assert ((one == 0) != (other == 0)).mean() == pytest.approx(2 * 0.3 * 0.7, abs=0.1)
+
+
+def test_only_recurrent_weights_are_dropped():
+    model, inputs = make_transparent(Dropout(weights=0.5), layers=2), random_ids(4, 6)
+    exact, _ = model.outputs(inputs, model.initial_state(4))
+    for layer, expected in zip(run_training(model, inputs), exact.layers, strict=True):
+        np.testing.assert_allclose(np.tanh(layer), expected, rtol=1e-12)
+
+
+def test_the_mask_of_the_recurrent_state_is_the_same_at_all_steps_and_different_over_rows_layers_and_windows():
+    model, inputs = make_transparent(Dropout(state=0.4), layers=2, recurrent=0.5 * np.eye(20)), random_ids(30, 6)
+    masks = []
+    for window in range(2):
+        below = model.embedding.numpy()[inputs.T]
+        for layer in run_training(model, inputs, seed=tf.constant([1, window])):
+            hidden = np.tanh(layer)
+            mask = (layer[1:] - below[1:]) / (0.5 * hidden[:-1])
+            for step in mask[1:]:
+                np.testing.assert_allclose(step, mask[0], atol=1e-9)
+            masks += [mask[0].round(9)]
+            np.testing.assert_allclose(np.unique(masks[-1]), [0, 1 / 0.6])
+            below = hidden  # the output goes up undropped
+    for one, other in itertools.combinations(masks, 2):
+        assert (one != other).mean() == pytest.approx(2 * 0.4 * 0.6, abs=0.1)
+    for one, other in itertools.combinations(masks[0][:5], 2):
+        assert not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_rows_of_the_embedding_are_dropped_by_word_type_for_the_input_alone(tied):
+    model, inputs = make_transparent(Dropout(embedding=0.3), tied=tied), random_ids(40, 15)
+    dropped = []
+    for window in range(2):
+        seed = tf.constant([1, window])
+        (seen,) = run_training(model, inputs, seed=seed)
+        scales = seen / model.embedding.numpy()[inputs.T]
+        by_word = [np.unique(scales[word == inputs.T].round(9)) for word in range(VOCAB)]
+        assert {len(values) for values in by_word} == {1}  # all elements of all occurrences have one factor
+        factors = np.concatenate(by_word)
+        np.testing.assert_allclose(np.unique(factors), [0, 1 / 0.7])
+        dropped.append(factors == 0)
+        logits, _ = model(inputs, model.initial_state(40), training=True, dropout_seed=seed)
+        full = np.tanh(seen) @ model.softmax_weights.numpy().T + model.softmax_bias.numpy()
+        np.testing.assert_allclose(logits, full.transpose(1, 0, 2), rtol=1e-9)
+    assert 0.1 < np.mean(dropped) < 0.5
+    assert not np.array_equal(*dropped)
+
+
+def test_locked_dropout_is_the_same_at_all_steps_at_each_place():
+    rates = Dropout(input=0.5, hidden=0.5, output=0.5, projected=0.5, locked=True)
+    architecture = Model(layers=(16, 16), projection="linear", cell="tanh_rnn", init_scale=0.5)
+    model = LanguageModel(VOCAB, architecture, rates, dtype="float64")
+    inputs = random_ids(4, 6)
+    outputs, _ = model.outputs(inputs, model.initial_state(4), training=True, dropout_seed=SEED)
+    places = [outputs.dropped.numpy() == 0, outputs.features.numpy() == 0]
+    for mask in places:
+        assert (mask == mask[0]).all()
+        assert len({row.tobytes() for row in mask[0]}) == 4
+    np.testing.assert_allclose(outputs.dropped, outputs.raw * 2 * ~places[0], rtol=1e-12)
+    projected = outputs.dropped.numpy() @ model.projection.numpy()
+    np.testing.assert_allclose(outputs.features, projected * 2 * ~places[1], rtol=1e-12)
+    scanned = model.embedding.numpy()[inputs.T]
+    kernel = model.recurrent_layers[0].kernel.numpy()
+    seen = np.arctanh(outputs.layers[0].numpy())
+    seen[1:] -= outputs.layers[0].numpy()[:-1] @ model.recurrent_layers[0].recurrent_kernel.numpy()
+    mask = np.stack([np.linalg.lstsq(kernel.T, step.T, rcond=None)[0].T for step in seen]) / scanned
+    np.testing.assert_allclose(mask, np.broadcast_to(mask[0], mask.shape), atol=1e-6)
+    assert {*np.unique(mask.round(5))} == {0, 2}
+
+
+def test_every_rate_acts_in_training_alone():
+    inputs, architecture = random_ids(4, 3), Model(layers=(6, 6), projection="linear", init_scale=0.8)
+    model = LanguageModel(VOCAB, architecture)
+    exact, _ = model(inputs, model.initial_state(4))
+    for name in ("input", "hidden", "output", "projected", "state", "embedding", "weights"):
+        model = LanguageModel(VOCAB, architecture, Dropout(**{name: 0.5}))
+        np.testing.assert_array_equal(model(inputs, model.initial_state(4))[0], exact)
+        assert not np.allclose(model(inputs, model.initial_state(4), training=True, dropout_seed=SEED)[0], exact)

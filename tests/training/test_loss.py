@@ -50,6 +50,32 @@ def test_softmax_l2_adds_its_share_of_the_sum_of_squares(model, window):
     np.testing.assert_allclose(losses, numpy_losses(model, window), rtol=1e-9)
 
 
+def test_ar_is_of_the_dropped_output_and_tar_of_the_output_before_dropout(window):
+    """Means over all elements of the last layer alone (Merity et al. 2017)."""
+    model = LanguageModel(VOCAB, Model(layers=(4, 5)), Dropout(output=0.5, locked=True), dtype="float64", rnn_mode="stepwise")
+    outputs, _ = model.outputs(window[0], model.initial_state(BATCH), training=True, dropout_seed=SEED)
+    raw, dropped = outputs.layers[-1].numpy(), outputs.dropped.numpy()
+    assert 0.2 < (dropped == 0).mean() < 0.8
+    squares, changes = np.mean(dropped**2), np.mean((raw[1:] - raw[:-1]) ** 2)
+    plain, _, _ = run(model, Loss(), window)
+    for loss, penalty in ((Loss(ar=2), 2 * squares), (Loss(tar=3), 3 * changes), (Loss(ar=2, tar=1), 2 * squares + changes)):
+        cost, losses, _ = run(model, loss, window)
+        assert cost == pytest.approx(plain + penalty, rel=1e-9)
+        assert losses.sum() / BATCH == pytest.approx(plain, rel=1e-9)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_l2_is_half_the_sum_of_squares_of_all_weights_each_counted_once(window, reduction):
+    model = LanguageModel(VOCAB, Model(layers=(4, 4), tied=True, projection="affine"), dtype="float64", rnn_mode="stepwise")
+    plain, _, _ = run(model, Loss(reduction=reduction), window)
+    weights = oracle.weights_of(model)
+    assert len(weights) == 1 + 2 * 3 + 2 + 1  # embedding, layers, projection, bias of the softmax
+    cost, _, _ = run(model, Loss(reduction=reduction, l2=0.1), window)
+    assert cost == pytest.approx(plain + 0.1 * sum((array**2).sum() for array in weights.values()) / 2, rel=1e-9)
+    cost, _, _ = run(model, Loss(reduction=reduction, projection_l2=0.1), window)
+    assert cost == pytest.approx(plain + 0.1 * (weights["projection"] ** 2).sum() / 2, rel=1e-9)
+
+
 @pytest.mark.parametrize("burn_in", [1, 2, 4])
 def test_the_losses_of_the_burn_in_do_not_count(model, window, burn_in):
     """The state is that after the steps that count, where the next window begins."""
@@ -84,7 +110,8 @@ def test_every_dropout_of_a_window_and_the_draws_have_a_seed_of_their_own(window
 
     monkeypatch.setattr(tf.nn.experimental, "stateless_dropout", recorded_dropout)
     monkeypatch.setattr(heads, "zipf_draws", recorded_draws)
-    model = LanguageModel(VOCAB, Model(layers=(4, 5)), Dropout.everywhere(0.5), rnn_mode="stepwise", dtype="float64")
+    rates = dict.fromkeys(("input", "hidden", "output", "projected", "state", "embedding", "weights"), 0.5)
+    model = LanguageModel(VOCAB, Model(layers=(4, 5)), Dropout(**rates), rnn_mode="stepwise", dtype="float64")
     run(model, Loss(softmax_samples=3), window, burn_in=2)
-    assert len(seeds) == 3 + 3 + 1  # two layers have three places for dropout
+    assert len(seeds) == 9 + 9 + 1  # two layers have two places each for state and weights
     assert len(set(seeds)) == len(seeds)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ptb.config import SGD, Optimizer, RMSprop
+from ptb.config import SGD, Adam, Optimizer, RMSprop
 from ptb.training.optimizers import clip_gradients, make_optimizer, make_update, sgd_update, sum_repeated_rows
 
 
@@ -76,6 +76,39 @@ def test_plain_sgd_has_no_optimizer_and_multiplies_factor_and_rate():
     make_update(SimpleNamespace(trainable_variables=variables), SGD())(gradients, tf.constant(0.5, tf.float64), np.float64(4))
     for variable in variables:
         np.testing.assert_array_equal(variable, np.full(variable.shape, 8.0))
+
+
+def test_weight_decay_adds_to_the_gradient_after_the_clip_as_in_torch():
+    variables, rng = make_variables(), np.random.default_rng(0)
+    update, expected = make_update(SimpleNamespace(trainable_variables=variables), SGD(weight_decay=0.2)), []
+    gradients = [rng.normal(size=variable.shape) for variable in variables]
+    for variable, gradient in zip(variables, gradients):
+        expected.append(variable.numpy() - 0.5 * (0.25 * gradient + 0.2 * variable.numpy()))  # rate, factor of the clip, decay
+    update([tf.constant(gradient) for gradient in gradients], tf.constant(0.25, tf.float64), np.float64(0.5))
+    for variable, values in zip(variables, expected):
+        np.testing.assert_allclose(variable, values, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("beta1", "beta2"), [(0.0, 0.999), (0.0, 0.9), (0.9, 0.99)])
+def test_adam_with_bias_correction(beta1, beta2):
+    """With beta1 = 0 the numerator is the gradient itself, not corrected. The learning rate changes from step to step."""
+    variables, rng = make_variables(), np.random.default_rng(0)
+    config = Adam(beta1=beta1, beta2=beta2, epsilon=1e-12)
+    optimizer = make_optimizer(config)
+    update = make_update(SimpleNamespace(trainable_variables=variables), config, optimizer)
+    assert {variable.path.split("/")[0] for variable in optimizer.variables} == {"adam"}
+    expected, means, mean_squares = [variable.numpy() for variable in variables], [0.0, 0.0], [0.0, 0.0]
+    for step in range(1, 4):
+        rate, factor = 0.1 / step, 0.5
+        gradients = [rng.normal(size=variable.shape) for variable in variables]
+        update([tf.constant(gradient) for gradient in gradients], tf.constant(factor, tf.float64), np.float64(rate))
+        for index, gradient in enumerate(gradients):
+            means[index] = beta1 * means[index] + (1 - beta1) * factor * gradient
+            mean_squares[index] = beta2 * mean_squares[index] + (1 - beta2) * (factor * gradient) ** 2
+            root = np.sqrt(mean_squares[index] / (1 - beta2**step))
+            expected[index] = expected[index] - rate * means[index] / (1 - beta1**step) / (root + 1e-12)
+    for variable, values in zip(variables, expected):
+        np.testing.assert_allclose(variable, values, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("rho", "epsilon"), [(0.95, 1e-16), (0.5, 0.25)])

@@ -142,6 +142,7 @@ def moved_state():
     state.record_validation(7.0, keep_best=True)
     state.variables["weights/language_model/embedding"].assign_add(tf.ones([5, 3]))
     state.begin_epoch(state.recurrent)
+    state.sums = Sums.zero().after(30.0, 10.0, 2.0, False)
     state.advance()
     state.history, state.points, state.precisions = [{"epoch": 1}], [["", "tag", 1, 2.0, 3.0]], ["float32"]
     return state

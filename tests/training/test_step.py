@@ -11,6 +11,7 @@ from helpers import oracle, placement
 from ptb.config import SGD, Config, Model, RMSprop, StepDecay, flatten, override
 from ptb.model.heads import SoftmaxHead
 from ptb.model.language_model import build_model
+from ptb.training.averaging import WeightAverages
 from ptb.training.gradient_check import tiny_architecture
 from ptb.training.optimizers import make_optimizer
 from ptb.training.schedules import learning_rate
@@ -128,6 +129,55 @@ def test_softmax_l2_pulls_the_softmax_weights_to_zero_and_does_not_count_as_loss
     gradients["softmax_weights"] += 2 * 0.1 * make_model().softmax_weights.numpy()
     assert_changes(changes, gradients)
     assert sums.loss == pytest.approx(numpy_losses().sum(), rel=1e-5)
+
+
+def test_l2_is_inside_the_clip_and_weight_decay_after_it(eagerly):
+    weights, gradients, limit = oracle.weights_of(make_model()), numpy_gradients(), 0.5
+    changes, _, sums = train_one_step(override(CONFIG, {"clip_norm": limit, "weight_decay": 0.3}))
+    norm = global_norm(gradients)
+    assert sums.grad_norm == pytest.approx(norm, rel=1e-4)
+    decayed = {name: limit / norm * gradient + 0.3 * weights[name] for name, gradient in gradients.items()}
+    assert_changes(changes, decayed)
+
+    changes, _, sums = train_one_step(override(CONFIG, {"clip_norm": limit, "l2": 0.3}))
+    gradients = {name: gradient + 0.3 * weights[name] for name, gradient in gradients.items()}
+    norm = global_norm(gradients)
+    assert sums.grad_norm == pytest.approx(norm, rel=1e-4)
+    assert_changes(changes, {name: limit / norm * gradient for name, gradient in gradients.items()})
+    assert sums.loss == pytest.approx(numpy_losses().sum(), rel=1e-5)
+
+
+def test_ar_and_tar_reach_the_gradient_inside_the_clip(eagerly):
+    """Their gradients, from central differences of the model's outputs, are added to those of the losses."""
+    changes, _, sums = train_one_step(override(CONFIG, {"ar": 2.0, "tar": 3.0}))
+    model, (inputs, _) = make_model(), make_window()
+    bias, epsilon = model.recurrent_layers[1].bias, 1e-3
+
+    def penalty():
+        raw = model.outputs(inputs, model.initial_state(BATCH))[0].raw.numpy().astype(np.float64)
+        return 2 * np.mean(raw**2) + 3 * np.mean((raw[1:] - raw[:-1]) ** 2)
+
+    start, expected = bias.numpy(), numpy_gradients()["lstm_1/bias"]
+    for place in range(len(start)):
+        for sign in (1, -1):
+            bias.assign(start + sign * epsilon * np.eye(len(start), dtype=np.float32)[place])
+            expected[place] += sign * penalty() / (2 * epsilon)
+    np.testing.assert_allclose(changes["lstm_1/bias"], -0.5 * expected, rtol=1e-3, atol=1e-5)
+    assert sums.loss == pytest.approx(numpy_losses().sum(), rel=1e-5)
+    assert sums.grad_norm != pytest.approx(global_norm(numpy_gradients()), rel=1e-4)
+
+
+def test_averages_take_the_weights_after_each_step(eagerly):
+    model, window = make_model(), make_window()
+    averages = WeightAverages("two_tailed", model.trainable_variables)
+    train_step, state, iterates = make_train_step(model, CONFIG, None, averages), model.initial_state(BATCH), []
+    for _ in range(3):
+        train_step(*window, state, Sums.zero(), np.float32(0.5), SEED)
+        iterates.append(model.get_weights())
+    for name in ("short", "long"):
+        assert float(averages.counts[name]) == 3
+        for mean, *arrays in zip(averages.means[name], *iterates, strict=True):
+            np.testing.assert_allclose(mean, np.mean(arrays, 0), rtol=1e-5, atol=1e-7)
 
 
 def test_a_sampled_softmax_minimises_the_first_result_and_reports_the_second(eagerly, monkeypatch):
