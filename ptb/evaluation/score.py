@@ -108,8 +108,11 @@ def make_tempered_step(model) -> Callable:
 
 
 def make_sampled_dropout_step(model) -> Callable:
-    """Return the compiled `step(inputs, targets, state, seed) -> (losses, state)` with the dropout of training (Gal 2016)."""
-    ids, state = tf.TensorSpec([None, None], tf.int32), state_signature(model, 1)
+    """Return the compiled `step(inputs, targets, state, seed) -> (losses, state)` with the dropout of training (Gal 2016).
+
+    It is for one text: masks need the number of rows.
+    """
+    ids, state = tf.TensorSpec([1, None], tf.int32), state_signature(model, 1)
 
     @tf.function(autograph=False, input_signature=[ids, ids, state, tf.TensorSpec([2], tf.int32)])
     def step(inputs, targets, state, seed):

@@ -6,6 +6,7 @@ Dynamic evaluation and the cache adapt to the text that they score; their number
 
 import itertools
 from collections.abc import Callable, Iterable
+from functools import cached_property
 
 import numpy as np
 import tensorflow as tf
@@ -13,7 +14,7 @@ import tensorflow as tf
 from ptb.data.windows import scoring_windows
 from ptb.evaluation.cache import CacheSettings, cached_log_probabilities
 from ptb.evaluation.dynamic import DynamicSettings, gradient_statistics, make_dynamic_score
-from ptb.evaluation.score import Score, make_sampled_dropout_step, make_tempered_step
+from ptb.evaluation.score import Score, make_sampled_dropout_step, make_tempered_step, state_signature
 from ptb.runs.load import TrainedModel
 
 METHODS = ("temperature", "mc_dropout", "cache", "dynamic", "dynamic_cache")
@@ -33,7 +34,6 @@ class Adapter:
 
     def __init__(self, lm: TrainedModel, train_ids: np.ndarray, num_steps: int = 20):
         self.lm, self.train_ids, self.num_steps = lm, train_ids, num_steps
-        self._dynamic_score: Callable | None = None
 
     def tune(self, method: str, valid_ids: np.ndarray, report: Callable[[dict], None] = lambda trial: None) -> dict:
         """Return the settings of a method with the best perplexity on `valid_ids`; `report` gets every trial."""
@@ -86,33 +86,43 @@ class Adapter:
         grid = ({"weight": w, "flatness": f} for w, f in itertools.product(CACHE_WEIGHTS, CACHE_FLATNESS))
         return self._best(grid, lambda s: cached_log_probabilities(*scored, valid_ids, CacheSettings(**s)), report)
 
+    @cached_property
+    def _dynamic_score(self):
+        return make_dynamic_score(self.lm.model, gradient_statistics(self.lm.model, self.train_ids))
+
+    @cached_property
+    def _static_step(self):
+        model, ids = self.lm.model, tf.TensorSpec([1, None], tf.int32)
+
+        @tf.function(autograph=False, input_signature=[ids, ids, state_signature(model, 1)])
+        def step(inputs, targets, state):
+            outputs, state = model.outputs(inputs, state)
+            return model.head.losses(outputs.features, targets)[0], outputs.raw[:, 0], state
+
+        return step
+
+    @cached_property
+    def _tempered_step(self):
+        return make_tempered_step(self.lm.model)
+
     def _dynamic(self, ids, settings):
-        if self._dynamic_score is None:
-            self._dynamic_score = make_dynamic_score(self.lm.model, gradient_statistics(self.lm.model, self.train_ids))
         chosen = DynamicSettings(learning_rate=settings["learning_rate"], decay=settings["decay"])
         return self._dynamic_score(ids, chosen.scaled_to(self.num_steps))
 
     def _static(self, ids):
         """Return the log probabilities and the outputs of the last layer, `[N - 1, size]`."""
-        model = self.lm.model
-
-        @tf.function(autograph=False, reduce_retracing=True)
-        def step(inputs, targets, state):
-            outputs, state = model.outputs(inputs, state)
-            return model.head.losses(outputs.features, targets)[0], outputs.raw[:, 0], state
-
-        state, losses, features = model.initial_state(1), [], []
+        state, losses, features = self.lm.model.initial_state(1), [], []
         for inputs, targets in scoring_windows(ids):
-            loss, raw, state = step(inputs, targets, state)
+            loss, raw, state = self._static_step(inputs, targets, state)
             losses.append(loss.numpy())
             features.append(raw.numpy())
         return -np.concatenate(losses), np.concatenate(features)
 
     def _temperature(self, ids, temperature):
         model, losses = self.lm.model, []
-        step, state = make_tempered_step(model), model.initial_state(1)
+        state = model.initial_state(1)
         for inputs, targets in scoring_windows(ids):
-            loss, state = step(inputs, targets, state, tf.constant(temperature, model.dtype))
+            loss, state = self._tempered_step(inputs, targets, state, tf.constant(temperature, model.dtype))
             losses.append(loss.numpy()[0])
         return -np.concatenate(losses)
 

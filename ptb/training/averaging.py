@@ -48,12 +48,12 @@ class WeightAverages:
 
         `perplexity_of` scores the model as it is; `earlier` are the results of the validations before.
         """
-        if self.kind == "none" or not float(self.active):
+        if self.kind == "none" or not self.active.numpy():
             reached = perplexity_of()
             if self.kind == "nt_asgd" and len(earlier) > NT_ASGD_PATIENCE and reached > min(earlier[:-NT_ASGD_PATIENCE]):
                 self.active.assign(1.0)
             return reached
-        results = {name: self._with_average(name, perplexity_of) for name in self.names if float(self.counts[name])}
+        results = {name: self._with_average(name, perplexity_of) for name in self.names if self.counts[name].numpy()}
         if self.kind == "nt_asgd":
             return results["mean"]
         if "short" in results and results["short"] <= results["long"]:
@@ -67,7 +67,7 @@ class WeightAverages:
     def chosen(self) -> dict:
         """Return the arrays of the weights that the last validation scored, by their names in a checkpoint."""
         name = self.names[-1] if self.names else None
-        averaged = name is not None and float(self.counts[name])
+        averaged = name is not None and self.counts[name].numpy()
         arrays = self.means[name] if averaged else [weight.value for weight in self.weights]
         return {f"weights/{weight.path}": array.numpy() for weight, array in zip(self.weights, arrays)}
 

@@ -114,10 +114,10 @@ def test_a_run_trained_in_bfloat16_is_scored_in_float32_by_both_commands(tmp_pat
 
 
 def test_small_on_ptb_is_scored_as_numpy_does(ptb_path, tmp_path):
-    """The first 2,000 words of the test text, after thirty steps of training, to 1e-4 in perplexity."""
+    """The first 2,000 words of the test text, after ten steps of training, to 1e-4 in perplexity."""
     corpus = load_corpus(ptb_path)
     config = override(SMALL, {"num_epochs": 1})
-    learned = config.batch_size * (30 * config.num_steps + 1)
+    learned = config.batch_size * (10 * config.num_steps + 1)
     begin(config, corpus._replace(train=corpus.train[:learned], valid=corpus.valid[:1000]), tmp_path / "run")
     words = words_of(pathlib.Path(ptb_path) / "ptb.test.txt")
     words = words[: words.index(EOS, 1999) + 1]

@@ -1,11 +1,15 @@
 """Windows, against cases worked by hand and the expressions of the TensorFlow tutorial."""
 
 import collections
+import itertools
 
 import numpy as np
 import pytest
 
+import train
+from configs import SMALL
 from helpers.texts import raises_one_line
+from ptb.config import override
 from ptb.data.corpus import read_corpus
 from ptb.data.files import DataError
 from ptb.data.windows import scoring_windows, windows
@@ -112,3 +116,67 @@ def test_ptb_has_82429_predictions_at_batch_size_one(ptb_path):
     tokens = read_corpus(ptb_path).test
     for num_steps in (1, 35, 1000, 82_429, 100_000):
         assert sum(targets.size for _, targets in windows(tokens, 1, num_steps, drop_remainder=False)) == 82_429
+
+
+def test_a_rotation_keeps_the_order_of_each_stream_and_starts_it_elsewhere():
+    tokens = np.arange(8 * 101, dtype=np.int32)
+    plain = windows(tokens, 8, 10)
+    rotated = plain.rotated((1, 1, 0))
+    np.testing.assert_array_equal(plain.streams.ravel(), tokens)  # as it was
+    assert rotated.streams.dtype == np.int32
+    offsets = rotated.streams[:, 0] - plain.streams[:, 0]
+    assert len({*offsets}) > 4
+    for stream, before, offset in zip(rotated.streams, plain.streams, offsets):
+        np.testing.assert_array_equal(stream, np.concatenate([before[offset:], before[:offset]]))
+    assert len(rotated) == len(plain)
+    for (inputs, targets), (following, _) in itertools.pairwise(rotated):
+        np.testing.assert_array_equal(targets[:, :-1], inputs[:, 1:])
+        np.testing.assert_array_equal(targets[:, -1], following[:, 0])
+
+
+def test_a_rotation_is_another_in_each_epoch_and_for_each_seed_and_the_same_again():
+    config = override(SMALL, {"partial_shuffle": True, "batch_size": 8, "num_steps": 10})
+    plain = windows(np.arange(8 * 101, dtype=np.int32), 8, 10)
+    streams = [train.epoch_windows(plain, config, *place).streams for place in ((1, 1), (1, 1), (1, 2), (2, 1))]
+    np.testing.assert_array_equal(streams[0], streams[1])
+    assert len({array.tobytes() for array in streams}) == 3
+    assert train.epoch_windows(plain, SMALL, 1, 1) is plain
+
+
+def test_windows_of_random_lengths_cover_contiguous_text_in_few_lengths():
+    plain = windows(np.arange(4 * 40_000, dtype=np.int32), 4, 70)
+    result = plain.with_random_lengths(70, (1, 1, 1))
+    lengths = np.array([inputs.shape[1] for inputs, _ in result])
+    assert {inputs.shape[0] for inputs, _ in result} == {4}
+    assert not (lengths % 5).any()
+    assert lengths.min() >= 5
+    assert len({*lengths}) < 15
+    inputs, targets = (np.concatenate(parts, 1) for parts in zip(*result))
+    np.testing.assert_array_equal(inputs, plain.streams[:, : lengths.sum()])
+    np.testing.assert_array_equal(targets, plain.streams[:, 1 : 1 + lengths.sum()])
+    assert 0 <= 40_000 - 1 - lengths.sum() < 100
+    halves = lengths < 52.5
+    assert halves.mean() == pytest.approx(0.05, abs=0.03)
+    assert lengths[~halves].mean() == pytest.approx(70, abs=1)
+    assert lengths[~halves].std() == pytest.approx((25 + 25 / 12) ** 0.5, rel=0.15)  # 5 steps, and the rounding
+    assert lengths[halves].mean() == pytest.approx(35, abs=4)
+
+
+@pytest.mark.parametrize("stream_length", [4, 6, 16, 21, 71, 200])
+@pytest.mark.parametrize("num_steps", [3, 15, 70])
+def test_there_is_always_a_window_of_random_length_if_there_is_one_of_fixed_length(stream_length, num_steps):
+    for seed in range(20 if stream_length > num_steps else 0):
+        plain = windows(np.arange(2 * stream_length, dtype=np.int32), 2, num_steps)
+        result = plain.with_random_lengths(num_steps, (seed,))
+        assert len(result) > 0
+        (inputs, targets), *_ = result
+        assert inputs.shape == targets.shape
+        np.testing.assert_array_equal(targets, inputs + 1)
+
+
+def test_random_lengths_are_others_in_each_epoch_and_the_same_again():
+    config = override(SMALL, {"random_lengths": True, "batch_size": 4, "num_steps": 35})
+    plain = windows(np.arange(4 * 2000, dtype=np.int32), 4, 35)
+    bounds = [train.epoch_windows(plain, config, *place).bounds.tolist() for place in ((1, 1), (1, 1), (1, 2), (2, 1))]
+    assert bounds[0] == bounds[1]
+    assert len({str(each) for each in bounds}) == 3

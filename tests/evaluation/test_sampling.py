@@ -92,7 +92,7 @@ def test_logits_that_are_not_finite_have_no_distribution(logit):
 def test_the_first_words_come_as_often_as_the_model_says(model, next_step):
     p = next_word_probabilities(model, [3, 7])
     _, state = next_step(3, model.initial_state(1))
-    words = [next(generate(next_step, 7, state, 1, (1, sample))) for sample in range(2000)]
+    words = [next(generate(next_step, 7, state, 1, (1, sample))) for sample in range(1000)]
     assert chi_square(np.bincount(words, minlength=VOCAB_SIZE), p) < 4
 
 
@@ -100,7 +100,7 @@ def test_the_draws_of_a_text_are_independent():
     model = LanguageModel(4, Model(layers=(2,)))  # with the same distribution after every word
     model.softmax_weights.assign(np.zeros([4, 2]))
     model.softmax_bias.assign(HALVES)
-    words = list(generate(make_next_step(model), 0, model.initial_state(1), 4000, (5, 0)))
+    words = list(generate(make_next_step(model), 0, model.initial_state(1), 2000, (5, 0)))
     counts = np.histogram2d(words[::2], words[1::2], bins=[range(5)] * 2)[0]
     assert chi_square(counts.ravel(), np.outer(np.exp(HALVES), np.exp(HALVES)).ravel()) < 4
 

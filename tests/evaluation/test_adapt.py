@@ -1,0 +1,113 @@
+"""Temperature, Monte Carlo dropout, cache and dynamic evaluation of a trained model, and the choice of settings on valid."""
+
+import types
+
+import numpy as np
+import pytest
+
+from helpers import oracle
+from ptb.config import Dropout, Model
+from ptb.evaluation.cache import CacheSettings, cached_log_probabilities
+from ptb.evaluation.dynamic import DynamicSettings, gradient_statistics, make_dynamic_score
+from ptb.model.language_model import LanguageModel
+from ptb.runs import adapt
+from ptb.runs.adapt import METHODS, Adapter, perplexity_of
+
+VOCAB = 12
+rng = np.random.default_rng(0)
+TRAIN = rng.integers(0, VOCAB, 1300).astype(np.int32)
+VALID, TEST = (rng.integers(0, VOCAB, 41).astype(np.int32) for _ in range(2))
+
+
+def make_adapter(**options):
+    architecture = Model(layers=(5, 5), init_scale=0.9, **options)
+    model = LanguageModel(VOCAB, architecture, Dropout(input=0.3, hidden=0.3, output=0.3, state=0.2), dtype="float64")
+    return Adapter(types.SimpleNamespace(model=model), TRAIN, num_steps=10)
+
+
+@pytest.fixture(scope="module")
+def adapter():
+    return make_adapter()
+
+
+@pytest.fixture(autouse=True)
+def small_grids(monkeypatch):
+    for name, values in {
+        "TEMPERATURES": [1.1, 0.9, 0.7],
+        "RATES": (1e-4, 1e-3, 1e-2),
+        "DECAYS": (1e-3, 1e-2),
+        "CACHE_WEIGHTS": (0.02, 0.2),
+        "CACHE_FLATNESS": (0.1, 1.0),
+    }.items():
+        monkeypatch.setattr(adapt, name, values)
+
+
+def log_p(model, ids):
+    """Return log p of every word `[N - 1, vocab]` from NumPy."""
+    return oracle.log_probabilities(oracle.weights_of(model), ids[np.newaxis, :-1], model.architecture)[0]
+
+
+def of_targets(log_p, ids):
+    return log_p[np.arange(len(ids) - 1), ids[1:]]
+
+
+@pytest.mark.parametrize("options", [{}, {"mixture": 2, "tied": True}], ids=["softmax", "mixture"])
+@pytest.mark.parametrize("temperature", [1.0, 0.8])
+def test_temperature_multiplies_the_logits(temperature, options):
+    adapter = make_adapter(**options)
+    expected = of_targets(oracle.log_softmax(temperature * log_p(adapter.lm.model, TEST)), TEST)
+    np.testing.assert_allclose(adapter.score("temperature", TEST, {"temperature": temperature}), expected, rtol=1e-9)
+
+
+def test_monte_carlo_dropout_is_the_log_of_the_mean_probability_of_passes_with_masks_of_their_own(adapter):
+    model = adapter.lm.model
+    passes = []
+    for number in range(3):
+        logits, _ = model(TEST[np.newaxis, :-1], model.initial_state(1), training=True, dropout_seed=[number, 0])
+        passes.append(np.exp(of_targets(oracle.log_softmax(logits.numpy()[0]), TEST)))
+    assert np.std(passes, axis=0).min() > 0
+    expected = np.log(np.mean(passes, axis=0))
+    np.testing.assert_allclose(adapter.score("mc_dropout", TEST, {"passes": 3}), expected, rtol=1e-9)
+
+
+def test_the_cache_reads_the_outputs_of_the_last_layer(adapter):
+    model = adapter.lm.model
+    outputs, _ = model.outputs(TEST[np.newaxis, :-1], model.initial_state(1))
+    settings = {"weight": 0.2, "flatness": 0.5}
+    expected = cached_log_probabilities(
+        of_targets(log_p(model, TEST), TEST), outputs.layers[-1].numpy()[:, 0], TEST, CacheSettings(0.2, 0.5)
+    )
+    np.testing.assert_allclose(adapter.score("cache", TEST, settings), expected, rtol=1e-9)
+
+
+def test_dynamic_evaluation_has_rates_per_five_tokens_and_the_cache_comes_on_top(adapter):
+    model = adapter.lm.model
+    score = make_dynamic_score(model, gradient_statistics(model, TRAIN))
+    settings = {"learning_rate": 1e-3, "decay": 5e-3}
+    expected, features = score(TEST, DynamicSettings(learning_rate=2e-3, decay=1e-2, num_steps=10))
+    np.testing.assert_allclose(adapter.score("dynamic", TEST, settings), expected, rtol=1e-9)
+    both = adapter.score("dynamic_cache", TEST, settings | {"weight": 0.2, "flatness": 0.5})
+    np.testing.assert_allclose(both, cached_log_probabilities(expected, features, TEST, CacheSettings(0.2, 0.5)), rtol=1e-9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_settings_are_the_best_of_the_trials_on_valid(adapter, method):
+    trials = []
+    settings = adapter.tune(method, VALID, trials.append)
+    if method == "mc_dropout":
+        assert settings == {"passes": adapt.DROPOUT_PASSES}
+        assert not trials
+        return
+    best = min(trials, key=lambda trial: trial["valid_perplexity"])
+    assert best["valid_perplexity"] == pytest.approx(perplexity_of(adapter.score(method, VALID, settings)), rel=1e-9)
+    assert len({trial["valid_perplexity"] for trial in trials}) > 2
+    assert settings.items() >= {name: value for name, value in best.items() if name != "valid_perplexity"}.items()
+
+
+def test_the_rates_that_are_tried(adapter, monkeypatch):
+    """All rates with one decay, then all decays, then the rates beside the best, each with what is best so far."""
+    monkeypatch.setattr(adapter, "_dynamic", lambda ids, s: (-np.full(9, abs(s["learning_rate"] - 1e-2) + s["decay"]), None))
+    trials = []
+    assert adapter.tune("dynamic", VALID, trials.append) == {"learning_rate": 1e-2, "decay": 1e-3}
+    tried = [(trial["learning_rate"], trial["decay"]) for trial in trials]
+    assert tried == [(1e-4, 2e-3), (1e-3, 2e-3), (1e-2, 2e-3), (1e-2, 1e-3), (1e-2, 1e-2), (1e-3, 1e-3), (1e-2, 1e-3)]
