@@ -8,7 +8,7 @@ import pytest
 from configs import TEST
 from helpers import processes, run_files
 from helpers.replica_runs import train_on_one_and_on_two
-from ptb.config import Adam, Data, Dropout, override
+from ptb.config import Adam, Dropout, override
 
 COMMON = {"batch_size": 8, "num_steps": 5, "num_epochs": 2, "layers": (6, 6), "tied": True}
 ALL_PLACES = Dropout(input=0.2, hidden=0.2, output=0.2, projected=0.2, state=0.2, embedding=0.2, weights=0.2)
@@ -17,7 +17,7 @@ CONFIGS = {
         TEST,
         COMMON
         | {"cell": "capped_lstm", "sum_layers": True, "projection": "affine", "embedding_size": 5, "initializers": "lamb"}
-        | {"dropout": ALL_PLACES, "dropout.locked": True, "averaging": "two_tailed", "data": Data(random_lengths=True)}
+        | {"dropout": ALL_PLACES, "dropout.locked": True, "averaging": "two_tailed"}
         | {"learning_rate": 0.5, "weight_decay": 1e-2, "l2": 1e-3, "projection_l2": 1e-2, "ar": 1.0, "tar": 1.0},
     ),
     "adam": override(
@@ -33,7 +33,7 @@ CONFIGS = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp("replicas"), np.random.default_rng(0)
-    for split, count in (("train", 100), ("valid", 30), ("test", 10)):
+    for split, count in (("train", 60), ("valid", 20), ("test", 10)):
         lines = [" ".join(rng.choice(list("abcdefgh"), 7)) + "\n" for _ in range(count)]
         (folder / f"{split}.txt").write_text("".join(lines))
     process = processes.context.Process(target=train_on_one_and_on_two, args=(CONFIGS, str(folder), str(folder)))
