@@ -12,7 +12,7 @@ from ptb.training.loss import loss_fn
 EPSILON = 1e-4
 VOCAB_SIZE = 7
 UNITS = 2
-SIZES = {"batch_size": 2, "num_steps": 3}
+SIZES = {"batch_size": 2, "num_steps": 2}
 MOST_DROPOUT = 0.25  # a higher rate could drop all of a few units
 BPTT_STEPS = 7  # if the gradient reaches further back than num_steps
 SOFTMAX_SAMPLES = 4  # if the softmax is estimated

@@ -5,7 +5,7 @@ import pytest
 
 import train
 from configs import CONFIGS, find_config
-from ptb.config import SGD, Config, ConfigError, Dropout, Model, StepDecay, differences
+from ptb.config import SGD, Config, ConfigError, Dropout, Model, StepDecay, differences, override
 from ptb.data.corpus import Corpus
 from ptb.data.vocabulary import Vocabulary
 from ptb.model.language_model import build_model
@@ -139,6 +139,21 @@ def test_windows_have_the_sizes_of_the_configuration(config):
     np.testing.assert_array_equal(targets, inputs + 1)
     np.testing.assert_array_equal(following, inputs + config.num_steps)
     assert valid_windows[0][0].shape == (config.batch_size, config.num_steps)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "kernel"),
+    [
+        ("medium", {}, "cudnn"),
+        ("medium", {"dropout.state": 0.1}, "fused"),
+        ("awd_lstm", {}, "cudnn"),
+        ("melis_10m", {}, "fused"),
+        ("mogrifier_24m", {}, "stepwise"),
+    ],
+)
+def test_the_kernel_that_a_configuration_would_have_on_a_gpu(name, changes, kernel, monkeypatch):
+    monkeypatch.setattr("ptb.runtime.devices.visible_gpus", lambda: ["a GPU"])
+    assert train.choose_kernel("auto", override(CONFIGS[name].config, changes)) == kernel
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -16,11 +16,11 @@ from ptb.runs.adapt import METHODS, Adapter, perplexity_of
 VOCAB = 12
 rng = np.random.default_rng(0)
 TRAIN = rng.integers(0, VOCAB, 1300).astype(np.int32)
-VALID, TEST = (rng.integers(0, VOCAB, 41).astype(np.int32) for _ in range(2))
+VALID, TEST = (rng.integers(0, VOCAB, 26).astype(np.int32) for _ in range(2))
 
 
 def make_adapter(**options):
-    architecture = Model(layers=(5, 5), init_scale=0.9, **options)
+    architecture = Model(layers=(5,), init_scale=0.9, **options)
     model = LanguageModel(VOCAB, architecture, Dropout(input=0.3, hidden=0.3, output=0.3, state=0.2), dtype="float64")
     return Adapter(types.SimpleNamespace(model=model), TRAIN, num_steps=10)
 

@@ -4,13 +4,13 @@ import os
 
 import tensorflow as tf
 
-import train
+from helpers.training_runs import begin
 from ptb.data.corpus import load_corpus
 from ptb.runtime import replicas
 
 
 def train_on_one_and_on_two(configs, data_path, folder):
-    """Train each configuration, by name, in `folder/<name>-none` and, on two logical CPUs, in `folder/<name>-mirrored`."""
+    """Train each configuration, by name, in `folder/<name>-1` and, on two logical CPUs, in `folder/<name>-2`."""
     for number, name in ((1, "stdout"), (2, "stderr")):
         with open(f"{folder}/{name}", "w") as file:
             os.dup2(file.fileno(), number)
@@ -20,4 +20,4 @@ def train_on_one_and_on_two(configs, data_path, folder):
     for strategy in ("none", "mirrored"):  # one strategy for all: the keys of a second one's collectives would clash
         with replicas.make_strategy(strategy, 2).scope():
             for name, config in configs.items():
-                train.train(config, corpus, f"{folder}/{name}-{strategy}", precision="float32")
+                begin(config, corpus, f"{folder}/{name}-{replicas.num_replicas()}")

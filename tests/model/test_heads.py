@@ -159,3 +159,24 @@ def test_many_samples_give_the_exact_softmax_and_its_gradient_is_sparse():
     for true, estimated in zip(tape.gradient(exact, arguments), tape.gradient(minimised, arguments), strict=True):
         np.testing.assert_allclose(tf.convert_to_tensor(estimated), true, atol=1e-9)
     assert isinstance(tape.gradient(minimised, arguments[1]), tf.IndexedSlices)
+
+
+@pytest.mark.parametrize("scale", [1, 100])
+def test_a_mixture_by_hand_also_if_probabilities_round_to_zero(scale):
+    """p = Σ_k π_k softmax(z_k Wᵀ + b), the sum written out in float64."""
+    rng, mixture, size = np.random.default_rng(0), 3, HIDDEN
+    weights, bias = (rng.normal(0, scale, shape).astype(np.float32) for shape in ((VOCAB, size), (VOCAB,)))
+    priors = rng.normal(0, scale, (STEPS, BATCH, mixture)).astype(np.float32)
+    latents = rng.normal(size=(STEPS, BATCH, mixture, size)).astype(np.float32)
+    targets = rng.integers(0, VOCAB, (BATCH, STEPS)).astype(np.int32)
+    head = heads.MixtureHead(*[keras.Variable(array) for array in (weights, bias)], tf.float32, mixture)
+    features = tf.concat([priors, latents.reshape(STEPS, BATCH, -1)], -1)
+    log_pi = oracle.log_softmax(priors.astype(np.float64))
+    by_component = oracle.log_softmax(latents.astype(np.float64) @ weights.T.astype(np.float64) + bias)
+    expected = np.logaddexp.reduce(log_pi[..., np.newaxis] + by_component, axis=2).transpose(1, 0, 2)
+    np.testing.assert_allclose(np.exp(expected).sum(-1), 1, rtol=1e-9)
+    np.testing.assert_allclose(head.logits(features), expected, rtol=1e-4, atol=1e-4)
+    losses = -np.take_along_axis(expected, targets[..., np.newaxis], -1)[..., 0]
+    np.testing.assert_allclose(head.losses(features, targets), losses, rtol=1e-4, atol=1e-4)
+    if scale == 100:
+        assert losses.max() > 200  # exp(-200) is 0 in float32

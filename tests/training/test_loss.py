@@ -52,11 +52,13 @@ def test_softmax_l2_adds_its_share_of_the_sum_of_squares(model, window):
 
 def test_ar_is_of_the_dropped_output_and_tar_of_the_output_before_dropout(window):
     """Means over all elements of the last layer alone (Merity et al. 2017)."""
-    model = LanguageModel(VOCAB, Model(layers=(4, 5)), Dropout(output=0.5, locked=True), dtype="float64", rnn_mode="stepwise")
+    architecture, rates = Model(layers=(4, 5), init_scale=2.0), Dropout(output=0.5, locked=True)
+    model = LanguageModel(VOCAB, architecture, rates, dtype="float64", rnn_mode="stepwise")
     outputs, _ = model.outputs(window[0], model.initial_state(BATCH), training=True, dropout_seed=SEED)
     raw, dropped = outputs.layers[-1].numpy(), outputs.dropped.numpy()
     assert 0.2 < (dropped == 0).mean() < 0.8
     squares, changes = np.mean(dropped**2), np.mean((raw[1:] - raw[:-1]) ** 2)
+    assert min(squares, changes) > 1e-3
     plain, _, _ = run(model, Loss(), window)
     for loss, penalty in ((Loss(ar=2), 2 * squares), (Loss(tar=3), 3 * changes), (Loss(ar=2, tar=1), 2 * squares + changes)):
         cost, losses, _ = run(model, loss, window)

@@ -1,7 +1,5 @@
 """Every option of the ladder trains on two replicas as on one; tests/runtime/test_replicas.py has those of before."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -10,7 +8,7 @@ from helpers import processes, run_files
 from helpers.replica_runs import train_on_one_and_on_two
 from ptb.config import Adam, Dropout, override
 
-COMMON = {"batch_size": 8, "num_steps": 5, "num_epochs": 2, "layers": (6, 6), "tied": True}
+COMMON = {"batch_size": 8, "num_steps": 3, "num_epochs": 2, "layers": (6, 6), "tied": True}
 ALL_PLACES = Dropout(input=0.2, hidden=0.2, output=0.2, projected=0.2, state=0.2, embedding=0.2, weights=0.2)
 CONFIGS = {
     "sgd": override(
@@ -23,7 +21,14 @@ CONFIGS = {
     "adam": override(
         TEST,
         COMMON
-        | {"cell": "mogrifier_lstm", "mogrifier_rounds": 2, "mogrifier_rank": 2, "embedding_size": 5, "mixture": 2}
+        | {
+            "cell": "mogrifier_lstm",
+            "mogrifier_rounds": 2,
+            "mogrifier_rank": 2,
+            "embedding_size": 5,
+            "mixture": 2,
+            "layers": (6,),
+        }
         | {"dropout": ALL_PLACES, "optimizer": Adam(learning_rate=1e-3, beta1=0.0), "averaging": "nt_asgd"}
         | {"reduction": "mean", "partial_shuffle": True, "schedule": "Plateau"},
     ),
@@ -33,7 +38,7 @@ CONFIGS = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp("replicas"), np.random.default_rng(0)
-    for split, count in (("train", 60), ("valid", 20), ("test", 10)):
+    for split, count in (("train", 40), ("valid", 20), ("test", 10)):
         lines = [" ".join(rng.choice(list("abcdefgh"), 7)) + "\n" for _ in range(count)]
         (folder / f"{split}.txt").write_text("".join(lines))
     process = processes.context.Process(target=train_on_one_and_on_two, args=(CONFIGS, str(folder), str(folder)))
@@ -54,8 +59,7 @@ def arrays_of(run):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_two_replicas_train_like_one(folder, name):
     """Weights, averages and state within rounding, which Adam divides by a gradient's own size."""
-    one, two = (folder / f"{name}-{strategy}" for strategy in ("none", "mirrored"))
-    assert [json.loads((run / "result.json").read_text())["replicas"] for run in (one, two)] == [1, 2]
+    one, two = (folder / f"{name}-{count}" for count in (1, 2))
     expected, reached = arrays_of(one), arrays_of(two)
     assert reached.keys() == expected.keys()
     tolerance = 1e-5 if name == "sgd" else 1e-4
