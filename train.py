@@ -13,7 +13,6 @@ import logging
 import math
 import pathlib
 import re
-from typing import NamedTuple
 
 import numpy as np
 from absl import flags
@@ -29,7 +28,7 @@ from ptb.evaluation import sampling
 from ptb.evaluation.score import make_eval_step, perplexity, score
 from ptb.model.language_model import LanguageModel, build_model
 from ptb.runs.folder import RunFolder
-from ptb.runs.tensorboard import Curves
+from ptb.runs.progress import Monitoring, Progress, can_draw, describe, is_due
 from ptb.runtime import devices, replicas
 from ptb.runtime.profiling import profile_steps
 from ptb.runtime.signals import StopRequest, print_line
@@ -40,19 +39,9 @@ from ptb.training.state import Diverged, TrainState, trained_variables
 from ptb.training.step import Sums, make_train_step
 
 ROOT = pathlib.Path(__file__).parent
-REPORTS_PER_EPOCH = 10
 SAMPLE_LENGTH = 100  # tokens
 
 logger = logging.getLogger(__name__)
-
-
-class Monitoring(NamedTuple):
-    """How a run is saved and observed. Nothing here changes what it learns."""
-
-    checkpoint_seconds: float = 300
-    report_every: int = 0  # steps; 0: ten times per epoch
-    sample_every: int = 0  # steps; 0: never
-    profile: bool = False
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -68,6 +57,8 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_float("checkpoint_minutes", 5, "Minutes between checkpoints within an epoch.", lower_bound=0, **options)
     flags.DEFINE_integer("report_every", 0, "Steps between printed lines (0: ten lines an epoch).", lower_bound=0, **options)
     flags.DEFINE_integer("sample_every", 0, "Steps between texts in TensorBoard (0: none).", lower_bound=0, **options)
+    help = "auto: on a terminal a live line instead of the lines within an epoch; plain: always lines."
+    flags.DEFINE_enum("progress", "auto", ["auto", "plain"], help, **options)
     help = "If training diverges: stop, or rewind to the start of the epoch and halve the learning rates."
     flags.DEFINE_enum("on_nonfinite", "stop", ["stop", "rewind"], help, **options)
     flags.DEFINE_bool("profile", False, "Record ten of the first steps for TensorBoard's profile plugin.", **options)
@@ -86,7 +77,8 @@ def main(values: flags.FlagValues) -> None:
     name = values.model.rpartition(":")[2]
     path = values.save_path or f"runs/{run_name(name, differences(config, named), values.seed)}"
     run = RunFolder(path, read_only=not replicas.is_first_worker(values.distribute))
-    monitoring = Monitoring(60 * values.checkpoint_minutes, values.report_every, values.sample_every, values.profile)
+    observed = values.report_every, values.sample_every, values.profile, values.progress == "auto" and can_draw()
+    monitoring = Monitoring(60 * values.checkpoint_minutes, *observed)
     options = {"rnn_mode": values.rnn_mode, "precision": values.precision, "monitoring": monitoring, "rewinds": rewinds}
     about = {"model": name, "data_path": values.data_path, "overrides": differences(config, named)}
     with replicas.make_strategy(values.distribute, config.batch_size).scope(), replicas.report_lost_workers():
@@ -124,9 +116,10 @@ def train(
     if run.matches(record) and (result := run.result):
         print_line(f"{run.path}: finished, test perplexity {result['test_perplexity']:.3f}; nothing to do")
         return result
-    make_windows(corpus, config)  # rejects a text that is too short before anything is written
+    num_windows = len(make_windows(corpus, config)[0])  # rejects a text that is too short before anything is written
     agree = replicas.make_agreement() if replicas.has_many_workers() else None
-    with run.locked(), StopRequest(agree=agree) as stop:
+    progress = Progress(run, config, hyperparameters(record, config), monitoring)
+    with run.locked(), StopRequest(agree=agree) as stop, progress:
         run.begin(record, corpus.vocabulary)
         count = replicas.num_replicas()
         device = ("GPU" if gpus else "CPU") + (f" × {count}" if count > 1 else "")
@@ -135,11 +128,13 @@ def train(
             print_line(f"Override: {path}={value_text(value)}")
         product_dtype = devices.use_precision(chosen)
         model = build_model(config, len(corpus.vocabulary), seed=seed, rnn_mode=kernel, product_dtype=product_dtype)
+        for line in describe(config, corpus, model.count_params(), num_windows):
+            print_line(line)
         setting = {"precision": chosen, "kernel": kernel, "seed": seed, "replicas": count}
         setting |= {"machine": devices.machine(), "versions": devices.versions(), "git_revision": devices.git_revision(ROOT)}
         while True:
             try:
-                state = train_epochs(config, corpus, run, model, setting, stop, monitoring)
+                state = train_epochs(config, corpus, run, model, setting, stop, progress)
                 return score_test(config, corpus, run, model, state, setting, stop)
             except Diverged as error:
                 if not rewinds:
@@ -149,8 +144,9 @@ def train(
                 print_line(f"Rewinding to step {step}, learning rates × {factor:g}")
 
 
-def train_epochs(config, corpus, run, model, setting, stop, monitoring=Monitoring()) -> TrainState:
+def train_epochs(config, corpus, run, model, setting, stop, progress: Progress) -> TrainState:
     """Train `model` from the run's newest checkpoint to its last epoch, or until patience runs out. Return the state."""
+    monitoring = progress.monitoring
     all_windows, valid_windows = make_windows(corpus, config)
     optimizer, stopping = make_optimizer(config.optimizer), config.stopping
     averages = WeightAverages(config.averaging, model.trainable_variables)
@@ -171,27 +167,27 @@ def train_epochs(config, corpus, run, model, setting, stop, monitoring=Monitorin
         run.save(state)
 
         def valid_perplexity():
-            valid = score(eval_step, model, stop.watch(valid_windows))
+            with progress.validation(state):
+                valid = score(eval_step, model, stop.watch(valid_windows))
             return mean_of_workers(valid.perplexity)  # workers that round differently must still stop at the same step
 
         reached = averages.validate(valid_perplexity, state.validations)
         if is_due(stopping.validate_every, state.step):
-            curves.add("", "valid_perplexity", state.step, reached)
+            progress.curves.add("", "valid_perplexity", state.step, reached)
         state.record_validation(reached, config.keeps_best, averages.chosen)
         stop.hint = resume_hint(run, state)
         state.start_clock()
 
     resume(run, state, finished, setting["precision"])
     stop.hint = resume_hint(run, state)
-    curves = Curves(run, state.points, hyperparameters(run, config))
+    progress.start(state)
     profiling = monitoring.profile and not run.read_only
     steps = profile_steps(train_step, run.path) if profiling else contextlib.nullcontext(train_step)
-    with contextlib.closing(curves), steps as train_step:
+    with steps as train_step:
         while not finished():
             train_windows = epoch_windows(all_windows, config, setting["seed"], state.epoch)
-            report_windows = tutorial_report_windows(len(train_windows))
             state.learning_rate = step_rate(config, state, len(train_windows))
-            print_line(f"Epoch: {state.epoch} Learning rate: {state.learning_rate:.3f}")
+            progress.begin_epoch(state, len(train_windows))
             state.start_clock()
             for inputs, targets in train_windows[state.window :]:
                 if is_due(stopping.validate_every, state.step):
@@ -203,11 +199,10 @@ def train_epochs(config, corpus, run, model, setting, stop, monitoring=Monitorin
                 dropout_seed = np.array([setting["seed"], state.step], np.int32)
                 state.recurrent, state.sums = train_step(inputs, targets, state.recurrent, state.sums, rate, dropout_seed)
                 state.advance()
-                every = monitoring.report_every
-                if is_due(every, state.step) if every else state.window in report_windows:
-                    report_steps(state, len(train_windows), curves)
+                progress.step(state)
                 if is_due(monitoring.sample_every, state.step):
-                    curves.add("", "sample", state.step, sample_text(next_step, model, corpus.vocabulary, config, state.step))
+                    text = sample_text(next_step, model, corpus.vocabulary, config, state.step)
+                    progress.curves.add("", "sample", state.step, text)
                 stopping_now = stop.requested()
                 if stopping_now or state.seconds_since_save() > monitoring.checkpoint_seconds:
                     run.save(state)
@@ -217,7 +212,7 @@ def train_epochs(config, corpus, run, model, setting, stop, monitoring=Monitorin
             validate()
             state.check_validation()
             state.history.append(epoch_record(state) | setting)
-            report_epoch(state.history[-1], curves)
+            progress.end_epoch(state.history[-1])
             state.begin_epoch(model.initial_state(config.batch_size))
             run.save(state)
             run.write_history(state.history)
@@ -318,29 +313,6 @@ def print_floor(reached: float) -> None:
     )
 
 
-def tutorial_report_windows(count: int) -> set[int]:
-    """Return after which windows of an epoch of `count` to report: ten of them, spaced as in the tutorial."""
-    period = max(count // REPORTS_PER_EPOCH, 1)
-    return {k * period + min(REPORTS_PER_EPOCH + 1, period) for k in range(min(REPORTS_PER_EPOCH, count))}
-
-
-def is_due(period: int, step: int) -> bool:
-    """Return whether something that happens every `period` steps happens after `step` steps; never if `period` is 0."""
-    return period > 0 and step > 0 and step % period == 0
-
-
-def report_steps(state: TrainState, num_windows: int, curves: Curves) -> None:
-    """Print and plot the epoch so far, in the tutorial's words; it counts windows from 0."""
-    sums = state.check()
-    running, speed = perplexity(sums.loss, sums.tokens), sums.tokens / state.read_clock()
-    print_line(f"{(state.window - 1) / num_windows:.3f} perplexity: {running:.3f} speed: {speed:.0f} wps")
-    curves.add("", "running_train_perplexity", state.step, running)
-    curves.add("", "learning_rate", state.step, state.learning_rate)
-    curves.add("", "mean_gradient_norm", state.step, sums.grad_norm / sums.steps)
-    curves.add("", "words_per_second", state.step, speed)
-    curves.flush()
-
-
 def epoch_record(state: TrainState) -> dict:
     """Return the line of `history.jsonl` for a finished epoch."""
     sums = state.sums.read()
@@ -356,15 +328,6 @@ def epoch_record(state: TrainState) -> dict:
     }
 
 
-def report_epoch(record: dict, curves: Curves) -> None:
-    """Print and plot the perplexities of a finished epoch."""
-    for series in ("train", "valid"):
-        reached = record[f"{series}_perplexity"]
-        print_line(f"Epoch: {record['epoch']} {series.capitalize()} Perplexity: {reached:.3f}")
-        curves.add(series, "perplexity", record["epoch"], reached)
-    curves.flush()
-
-
 def sample_text(next_step, model: LanguageModel, vocabulary, config: Config, step: int) -> str:
     """Return a text that the model writes now; the number of the step is the seed."""
     try:
@@ -374,9 +337,9 @@ def sample_text(next_step, model: LanguageModel, vocabulary, config: Config, ste
     return "".join(join_tokens((vocabulary.words[token] for token in ids), config.data.level))
 
 
-def hyperparameters(run: RunFolder, config: Config) -> dict:
+def hyperparameters(record: dict, config: Config) -> dict:
     """Return what TensorBoard shows in its table of runs."""
-    return {name: (run.config or {}).get(name) for name in ("model", "seed", "precision", "data_path")} | flatten(config)
+    return {name: record[name] for name in ("model", "seed", "precision", "data_path")} | flatten(config)
 
 
 def run_name(model: str, overrides: dict, seed: int) -> str:

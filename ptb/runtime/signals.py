@@ -1,5 +1,6 @@
 """Stop on request, between two training steps and after a checkpoint; and print to streams that may disappear."""
 
+import contextlib
 import errno
 import os
 import signal
@@ -73,8 +74,15 @@ def print_line(line: str, stream: TextIO | None = None) -> None:
     Training should continue in both cases.
     """
     stream = stream or sys.stdout
-    try:
+    with surviving_closed_streams(stream):
         print(line, file=stream, flush=True)
+
+
+@contextlib.contextmanager
+def surviving_closed_streams(stream: TextIO) -> Iterator[None]:
+    """Discard what is written to a stream, now and later, once its reader is gone."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.EIO):
             raise

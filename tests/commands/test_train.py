@@ -40,6 +40,9 @@ def test_it_prints_the_lines_of_the_tutorial(finished):
     number = r"\d+\.\d{3}"
     expected = [
         rf"Model: test Kernel: fused Precision: {devices.choose_precision('auto', [])} Device: CPU",
+        r"Parameters: 80 Vocabulary: 8 words",
+        r"Text: train 440, valid 132, test 143 words",
+        r"Steps: 1 epochs of 10, each of 20 × 2 words",
         r"Epoch: 1 Learning rate: 1\.000",
         *[rf"{number} perplexity: {number} speed: \d+ wps"] * 10,
         rf"Epoch: 1 Train Perplexity: {number}",

@@ -18,6 +18,7 @@ from ptb.data.corpus import load_corpus
 from ptb.evaluation.score import score
 from ptb.model.language_model import build_model
 from ptb.runs.folder import RunFolder
+from ptb.runs.progress import tutorial_report_windows
 from ptb.runs.tensorboard import Curves
 from ptb.training.step import make_train_step
 
@@ -106,7 +107,7 @@ def test_seconds_are_those_of_the_training_of_an_epoch_also_in_a_resumed_run(ran
     monkeypatch.setattr("ptb.training.state.time", types.SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setattr(train, "make_train_step", lambda *arguments: lasting(1, make_train_step(*arguments)))
     monkeypatch.setattr(train, "score", lasting(100, score))
-    monkeypatch.setattr(train, "Curves", lasting(1000, Curves))
+    monkeypatch.setattr("ptb.runs.progress.Curves", lasting(1000, Curves))
     config = override(TEST, {"num_epochs": 2, "validate_every": 10})
     with pytest.raises(SystemExit):
         begin(config, random_corpus, tmp_path, StopAt(5))
@@ -158,7 +159,7 @@ def test_reports_and_samples_come_every_so_many_steps(random_corpus, tmp_path, c
 
 @pytest.mark.parametrize(("count", "reports"), [(2323, 10), (10, 10), (19, 10), (3, 3), (1, 1)])
 def test_by_default_there_are_ten_reports_an_epoch_or_one_a_window(count, reports):
-    windows = sorted(train.tutorial_report_windows(count))
+    windows = sorted(tutorial_report_windows(count))
     assert len(windows) == reports
     assert 1 <= windows[0] <= windows[-1] <= count
     if count == 2323:

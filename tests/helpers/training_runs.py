@@ -4,6 +4,7 @@ import train
 from helpers.run_files import record_of
 from ptb.model.language_model import build_model
 from ptb.runs.folder import RunFolder
+from ptb.runs.progress import Monitoring, Progress
 from ptb.runtime.signals import StopRequest
 
 NEVER = 1_000_000_000
@@ -34,12 +35,11 @@ class StopAt:
         raise SystemExit(143)
 
 
-def begin(config, corpus, folder, stop=None, precision="float32", **monitoring):
+def begin(config, corpus, folder, stop=None, precision="float32", progress=Progress, **monitoring):
     """Train a configuration in a folder to its end, but do not score the test text. Return the model and the state."""
     run = RunFolder(folder)
     run.begin(record_of(config, corpus.fingerprint()), corpus.vocabulary)
     model = build_model(config, len(corpus.vocabulary), seed=1)
     setting = {"seed": 1, "precision": precision}
-    with StopRequest() as request:
-        monitoring = train.Monitoring(**monitoring)
-        return model, train.train_epochs(config, corpus, run, model, setting, stop or request, monitoring)
+    with StopRequest() as request, progress(run, config, {}, Monitoring(**monitoring)) as shown:
+        return model, train.train_epochs(config, corpus, run, model, setting, stop or request, shown)
