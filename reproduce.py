@@ -70,18 +70,18 @@ def reproduce(values: flags.FlagValues) -> None:
             run_command("train.py", *chosen, f"--save_path={path}", *data)
         finally:
             if values.record:
-                record_run(path)
+                record_run(path, tables.RESULTS)
         paths.append(path)
     if len(paths) > 1:
         averages = tables.average_path(runs, row)
         average(paths, averages, data)
         if values.record:
             write_atomically(tables.average_path(tables.RESULTS, row), averages.read_bytes())
-    for line in comparison(values.model, row, values.seeds, runs):
+    for line in comparison(values.model, row, values.seeds, runs, tables.RESULTS):
         print_line(line)
 
 
-def comparison(model: str, row: str, seeds: int, runs: pathlib.Path, results: pathlib.Path = tables.RESULTS):
+def comparison(model: str, row: str, seeds: int, runs: pathlib.Path, results: pathlib.Path):
     """Yield the lines that compare runs with the published numbers and with our records, for one model and for averages."""
     yield f"{'perplexity':<24} {'valid':>16} {'test':>16}   runs"
     numbers = CONFIGS[CONFIGS[model].base or model].published
@@ -97,7 +97,7 @@ def comparison(model: str, row: str, seeds: int, runs: pathlib.Path, results: pa
                 yield f"  {name:<22} {scores[0]:>16} {scores[1]:>16}   {number}"
 
 
-def record_run(path: pathlib.Path, results: pathlib.Path = tables.RESULTS) -> None:
+def record_run(path: pathlib.Path, results: pathlib.Path) -> None:
     """Copy a run's records into results/; those of an unfinished run only if they continue what is recorded.
 
     A different finished run invalidates the row's averages, and the records of runs that are not beside this one: delete them.

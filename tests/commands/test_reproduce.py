@@ -5,10 +5,9 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 
 import pytest
+from absl import flags
 
 import reproduce
 import tables
@@ -17,8 +16,6 @@ from helpers.texts import SENTENCE
 from ptb.runs.folder import RunFolder
 from ptb.runs.storage import RunError
 from ptb.runtime import devices
-
-ENVIRONMENT = {name: value for name, value in processes.ON_THE_CPU.items() if name != "PYTHONPATH"}
 
 
 @pytest.fixture
@@ -32,10 +29,13 @@ def copy(tmp_path):
     )
 
 
-def reproduce_in(copy, *arguments):
-    """Run the copy's reproduce.py, whose tables.py writes to its own results/. Return what it printed."""
-    command = [sys.executable, "reproduce.py", *arguments]
-    return subprocess.run(command, cwd=copy, env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout
+def reproduce_in(folder, capsys, *arguments):
+    """Run the command with its runs and records in `folder`. Return what it printed."""
+    values = flags.FlagValues()
+    reproduce.define_flags(values)
+    values(["reproduce.py", *arguments, f"--runs={folder}/runs"])
+    reproduce.main(values)
+    return capsys.readouterr().out
 
 
 def write_run(folder, history="", result=None):
@@ -91,31 +91,31 @@ def test_averages_of_more_runs_survive_those_of_fewer(tmp_path, monkeypatch):
     assert (tmp_path / "small-average.jsonl").read_text() == lines((1, 9.5), (2, 8.5), (3, 7.0))
 
 
-def test_runs_are_trained_averaged_and_compared_and_recorded_if_asked(copy, tmp_path):
+def test_runs_are_trained_averaged_and_compared_and_recorded_if_asked(tmp_path, monkeypatch, capsys):
     """On one text, which is averaged on what was held out of it."""
+    monkeypatch.setattr(reproduce, "run_command", lambda *command, **_: processes.succeed(*command).stdout)
+    monkeypatch.setattr(tables, "RESULTS", tmp_path / "results")
     text = tmp_path / "text.txt"
     text.write_text(SENTENCE * 400)
     precision = "float32" if devices.choose_precision("auto", []) == "bfloat16" else "bfloat16"  # not that of auto
     arguments = ("--model=test", f"--precision={precision}", "--seeds=2", f"--data_path={text}")
-    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file() and path.suffix != ".pyc"}
-    printed = reproduce_in(copy, *arguments)
+    printed = reproduce_in(tmp_path, capsys, *arguments)
     row = f"test_{precision}"
-    scores = tables.single_scores(copy / "runs", row)
+    scores = tables.single_scores(tmp_path / "runs", row)
     assert printed.splitlines()[-1].split() == ["these", "runs", *" ".join(scores).split(), "2"]
-    assert {path: path.read_bytes() for path in before} == before
-    assert not (copy / "results").exists()
-    averages = tables.read_records(copy / "runs" / f"{row}-average.jsonl")
+    assert not tables.RESULTS.exists()
+    averages = tables.read_records(tmp_path / "runs" / f"{row}-average.jsonl")
     assert [(r["run"], r["split"], r["precision"]) for r in averages] == [
         (f"average of {count}", split, "float32") for count in (1, 2) for split in ("valid", "test")
     ]
 
-    reproduce_in(copy, *arguments, "--record")
+    reproduce_in(tmp_path, capsys, *arguments, "--record")
     for seed in (1, 2):
-        kept = copy / "results" / f"{row}-{seed}"
+        kept = tables.RESULTS / f"{row}-{seed}"
         assert {path.name for path in kept.iterdir()} == set(reproduce.RECORDS)
         result = json.loads((kept / "result.json").read_text())
         assert (result["seed"], result["precision"]) == (seed, precision)
-    assert tables.read_records(copy / "results" / f"{row}-average.jsonl") == averages
+    assert tables.read_records(tables.RESULTS / f"{row}-average.jsonl") == averages
 
 
 def test_a_command_that_was_killed_is_named(tmp_path, monkeypatch):

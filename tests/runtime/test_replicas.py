@@ -21,7 +21,7 @@ from ptb.runtime import replicas
 from ptb.runtime.devices import DeviceError
 from ptb.runtime.signals import PERIOD
 
-STEPS, BATCH_SIZE, NUM_STEPS = 200, 8, 5
+STEPS, BATCH_SIZE, NUM_STEPS = 80, 8, 5
 SETTINGS = ("layers=16,16", f"batch_size={BATCH_SIZE}", f"num_steps={NUM_STEPS}", "dropout=0.5", "num_epochs=1")
 
 
