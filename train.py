@@ -13,13 +13,14 @@ import logging
 import math
 import pathlib
 import re
+import time
 
 import numpy as np
 from absl import flags
 
 import cli
 from configs import find_config
-from ptb.config import Config, differences, flatten, override, to_json
+from ptb.config import Config, ConfigError, differences, flatten, override, to_json
 from ptb.data import grammar
 from ptb.data.corpus import Corpus, load_corpus
 from ptb.data.vocabulary import EOS, join_tokens
@@ -33,6 +34,7 @@ from ptb.runtime import devices, replicas
 from ptb.runtime.profiling import profile_steps
 from ptb.runtime.signals import StopRequest, print_line
 from ptb.training.averaging import WeightAverages
+from ptb.training.budget import epochs_within, time_epoch
 from ptb.training.optimizers import make_optimizer
 from ptb.training.schedules import learning_rate
 from ptb.training.state import Diverged, TrainState, trained_variables
@@ -110,6 +112,8 @@ def train(
     run = run if isinstance(run, RunFolder) else RunFolder(run)
     gpus = devices.visible_gpus()
     kernel, chosen = choose_kernel(rnn_mode, config), devices.choose_precision(precision, gpus)
+    if config.budget_minutes:
+        config = within_budget(config, corpus, run, kernel, chosen)
     record = {"model": "custom", "seed": seed, "precision": precision, "corpus": corpus.fingerprint(), "data_path": None}
     record |= {"overrides": {}} | (about or {}) | {"config": to_json(config)}
     replicas.assert_workers_agree(record | {"data_path": None, "chosen precision": chosen, "kernel": kernel})
@@ -238,6 +242,20 @@ def resume_hint(run: RunFolder, state: TrainState) -> str:
     """Return what a stopped run prints: how to continue, and the best validation so far if the best weights are kept."""
     best = f"best so far: valid perplexity {state.best_perplexity:.3f} at step {state.best_step}; " if state.best_step else ""
     return f"{best}the same command resumes {run.path}"
+
+
+def within_budget(config: Config, corpus: Corpus, run: RunFolder, kernel: str, precision: str) -> Config:
+    """Return the configuration with the epochs that fit into its budget; a run that has begun keeps their number."""
+    if replicas.has_many_workers():
+        raise ConfigError("budget_minutes: workers would count different epochs; set num_epochs instead")
+    if begun := run.config:
+        return override(config, {"num_epochs": begun.get("config", {}).get("num_epochs", config.num_epochs)})
+    started = time.monotonic()
+    product_dtype = devices.use_precision(precision)
+    model = build_model(config, len(corpus.vocabulary), rnn_mode=kernel, product_dtype=product_dtype)
+    epoch_seconds = time_epoch(model, config, *make_windows(corpus, config))
+    left = 60 * config.budget_minutes - (time.monotonic() - started)
+    return override(config, {"num_epochs": epochs_within(left, epoch_seconds)})
 
 
 def choose_kernel(rnn_mode: str, config: Config) -> str:

@@ -123,6 +123,7 @@ WRONG_VALUES = {
         "num_steps": COUNT,
         "num_epochs": COUNT,
         "bptt_steps": (*COUNT_OR_ZERO, 1, 19, 20),  # num_steps is 20
+        "budget_minutes": (*NON_NEGATIVE, "60"),
     },
 }
 

@@ -280,6 +280,7 @@ class Config:
     batch_size: int = 20  # streams that the text is cut into and read in parallel
     num_steps: int = 20  # length of a window: how far the gradient reaches back
     num_epochs: int = 1  # passes over the training text
+    budget_minutes: float = 0.0  # train as many epochs as fit into this time, instead of num_epochs; 0: num_epochs
     bptt_steps: int = 0  # how far the gradient reaches back if that is further than num_steps, the steps per update
 
     def __post_init__(self):
@@ -294,7 +295,7 @@ class Config:
         if self.bptt_steps and self.data.random_lengths:
             raise ConfigError("random_lengths: does not go with bptt_steps; leave one of them out")
         check_range(self, 1, math.inf, "batch_size", "num_steps", "num_epochs")
-        check_range(self, 0, math.inf, "bptt_steps")
+        check_range(self, 0, math.inf, "bptt_steps", "budget_minutes")
         if 0 < self.bptt_steps <= self.num_steps:
             raise ConfigError("bptt_steps: reaches no further back than num_steps; leave it 0, or make num_steps smaller")
 

@@ -306,7 +306,7 @@ NEEDS = {  # other fields, without which the value would be rejected or have no 
     "optimizer.epsilon": {"optimizer": "RMSprop"},
     "loss.projection_l2": {"projection": "linear"},
 }
-NOT_OF_A_STEP = re.compile(r"(stopping|data)\..*|batch_size|num_steps|num_epochs|averaging|schedule")
+NOT_OF_A_STEP = re.compile(r"(stopping|data)\..*|batch_size|num_steps|num_epochs|budget_minutes|averaging|schedule")
 
 
 def test_the_fields_that_decide_a_step_are_listed():

@@ -1,0 +1,54 @@
+"""How many epochs fit into a time on this machine: timed once, before a run begins."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from ptb.config import Config
+from ptb.data.windows import Windows
+from ptb.evaluation.score import make_eval_step
+from ptb.training.averaging import WeightAverages
+from ptb.training.optimizers import make_optimizer
+from ptb.training.step import Sums, make_train_step
+
+UNTIMED, TIMED = 2, 8  # windows: the first ones wait for the compiler
+RESERVE = 40.0  # seconds for the start of the program, the compiler and the test score
+MARGIN = 0.02  # share of the budget; a machine is never equally fast
+
+
+def epochs_within(seconds: float, epoch_seconds: float) -> int:
+    """Return how many epochs of `epoch_seconds` fit into `seconds`, at least 1, with RESERVE and MARGIN left."""
+    return max(1, int((seconds * (1 - MARGIN) - RESERVE) / epoch_seconds))
+
+
+def time_epoch(model, config: Config, train_windows: Windows, valid_windows: Windows) -> float:
+    """Return the seconds that an epoch takes with its validation, from a few windows of each. The weights change."""
+    optimizer, averages = make_optimizer(config.optimizer), WeightAverages(config.averaging, model.trainable_variables)
+    train_step, eval_step = make_train_step(model, config, optimizer, averages), make_eval_step(model)
+
+    def train(number, inputs, targets, state):
+        rate, seed = np.array(0.0, model.dtype), np.array([0, number], np.int32)
+        state, sums = train_step(inputs, targets, state, Sums.zero(), rate, seed)
+        sums.read()  # waits for the device
+        return state
+
+    def validate(_, inputs, targets, state):
+        losses, state = eval_step(inputs, targets, state)
+        losses.numpy()
+        return state
+
+    scores = max(1, len(averages.names))  # each average is validated
+    initial = model.initial_state(config.batch_size)
+    return _time_windows(train, train_windows, initial) + scores * _time_windows(validate, valid_windows, initial)
+
+
+def _time_windows(step: Callable, all_windows: Windows, state) -> float:
+    """Return the seconds for all windows: their number times the median of a few."""
+    seconds = []
+    for number, (inputs, targets) in enumerate(all_windows[: UNTIMED + TIMED]):
+        begun = time.monotonic()
+        state = step(number, inputs, targets, state)
+        seconds.append(time.monotonic() - begun)
+    return len(all_windows) * statistics.median(seconds[UNTIMED:] or seconds)

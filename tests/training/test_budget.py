@@ -1,0 +1,55 @@
+"""A training that must end in time: how many epochs fit, and that a resumed run keeps their number."""
+
+import itertools
+import types
+
+import numpy as np
+import pytest
+
+import train
+from configs import TEST
+from helpers import run_files
+from helpers.training_runs import NEVER, StopAt
+from ptb.config import override
+from ptb.data.windows import windows
+from ptb.model.language_model import build_model
+from ptb.training import budget
+
+CONFIG = override(TEST, {"budget_minutes": 0.01, "batch_size": 4, "averaging": "two_tailed"})
+
+
+@pytest.mark.parametrize(("seconds", "epoch_seconds", "epochs"), [(600, 100, 5), (600, 10, 54), (3600, 120, 29), (60, 500, 1)])
+def test_epochs_that_fit_beside_the_start_and_the_score(seconds, epoch_seconds, epochs):
+    """(0.98 · 600 - 40) / 100 = 5.48, / 10 = 54.8; (0.98 · 3600 - 40) / 120 = 29.07."""
+    assert budget.epochs_within(seconds, epoch_seconds) == epochs
+
+
+def test_an_epoch_takes_the_time_of_its_windows_and_of_a_validation_of_each_average(monkeypatch):
+    """With a clock on which each window takes a second, and the first two take a hundred."""
+    ticks = itertools.accumulate(itertools.chain([0], *([100, 0, 100, 0] + [1, 0] * 8 for _ in range(2))))
+    monkeypatch.setattr(budget, "time", types.SimpleNamespace(monotonic=lambda: next(ticks)))
+    train_windows, valid_windows = (windows(np.arange(size, dtype=np.int32) % 7, 4, 2) for size in (400, 120))
+    model = build_model(CONFIG, 7)
+    assert budget.time_epoch(model, CONFIG, train_windows, valid_windows) == len(train_windows) + 2 * len(valid_windows)
+
+
+def test_a_stopped_run_goes_on_to_the_epochs_that_it_began_with(random_corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "epochs_within", lambda *_: 3)
+    train.train(CONFIG, random_corpus, tmp_path / "unbroken")
+    with monkeypatch.context() as patches, pytest.raises(SystemExit):
+        patches.setattr(train, "StopRequest", lambda **_: Stop(100))
+        train.train(CONFIG, random_corpus, tmp_path / "run")
+    monkeypatch.setattr(train, "epochs_within", lambda *_: 5)
+    train.train(CONFIG, random_corpus, tmp_path / "run")
+    assert len(run_files.history(tmp_path / "run")) == 3
+    run_files.assert_same_run(tmp_path / "run", tmp_path / "unbroken")
+
+
+class Stop(StopAt):
+    """A `StopAt` to be used in a `with` statement."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.count = NEVER
