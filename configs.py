@@ -119,7 +119,28 @@ LARGE_LUA_DECAY = override(LARGE, {"full_rate_epochs": 15})
 SMALL_TIED = override(SMALL, {"tied": True})
 SMALL_TIED_PROJECTED = override(SMALL_TIED, {"projection": "linear", "projection_l2": 1 / 130})
 
-# PyTorch's example: SGD at rate 20 on the mean loss, divided by 4 whenever valid does not improve.
+# Gal & Ghahramani: Zaremba's networks with masks that stay the same over a window, also on the way to the next step. The rates
+# of large are those of their code (main_new_dropout_SOTA_v3.lua); those of medium, and its decay, are from memory of the paper.
+# Their masks differ between the four gates of a layer, ours do not. Their weight decay does not depend on the learning rate.
+VARIATIONAL_LARGE = override(
+    LARGE,
+    {
+        "two_biases": True,
+        "dropout": Dropout(embedding=0.3, input=0.5, hidden=0.5, state=0.3, output=0.5, locked=True),
+        "weight_decay": 1e-7,
+        "full_rate_epochs": 11,
+    },
+)
+VARIATIONAL_MEDIUM = override(
+    MEDIUM_LUA_DECAY,
+    {
+        "two_biases": True,
+        "dropout": Dropout(embedding=0.2, input=0.35, hidden=0.35, state=0.2, output=0.35, locked=True),
+        "weight_decay": 1e-7,
+    },
+)
+
+# PyTorch's example (main.py and model.py): SGD at rate 20 on the mean loss, divided by 4 whenever valid does not improve.
 WORD_LANGUAGE_MODEL_200 = Config(
     model=Model(layers=(200, 200), tied=True, initializers="torch", init_scale=0.1, two_biases=True),
     dropout=Dropout.everywhere(0.2),
@@ -247,6 +268,12 @@ CONFIGS = {
     "small_tied": Named(SMALL_TIED, "Press & Wolf (2017), Using the Output Embedding", {1: (117.5, 112.4)}, 2_651_600),
     "small_tied_projected": Named(
         SMALL_TIED_PROJECTED, "Press & Wolf (2017), Using the Output Embedding", {1: (104.9, 100.9)}, 2_691_600
+    ),
+    "variational_medium": Named(
+        VARIATIONAL_MEDIUM, "Gal & Ghahramani (2016), yaringal/BayesianRNN", {1: (81.9, 79.7)}, 19_780_400
+    ),
+    "variational_large": Named(
+        VARIATIONAL_LARGE, "Gal & Ghahramani (2016), yaringal/BayesianRNN", {1: (77.9, 75.2)}, 66_034_000
     ),
     "word_language_model_200": Named(
         WORD_LANGUAGE_MODEL_200, "pytorch/examples, word_language_model, its README", {1: (90.7, 87.1)}, 2_653_200

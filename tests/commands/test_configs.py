@@ -66,6 +66,8 @@ def test_published_perplexities_are_the_papers():
 LATER = """
 small_tied              | 117.5 | 112.4  |  2,651,600
 small_tied_projected    | 104.9 | 100.9  |  2,691,600
+variational_medium      |  81.9 |  79.7  | 19,780,400
+variational_large       |  77.9 |  75.2  | 66,034,000
 word_language_model_200 |  90.7 |  87.1  |  2,653,200
 word_language_model_650 |     – |  75.96 | 13,280,400
 melis_10m               |  61.8 |  59.6  |  9,997,280
