@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 import reference
 from configs import CONFIGS, Named
 from ptb.config import Config
+from ptb.model.cells import CELLS
 from ptb.runs.storage import reading, write_atomically
 from ptb.runtime.devices import PRECISIONS
 
@@ -241,9 +242,8 @@ def arithmetic_rate(results: pathlib.Path, row: str, config: Config) -> str:
 def products_per_token(config: Config, vocab_size: int = VOCAB_SIZE) -> int:
     """Return the multiplications and additions of one token's forward pass in matrix products, each pair counted once."""
     model = config.model
-    gates = 4 if model.cell.endswith("lstm") else 3 if model.cell == "gru" else 1
     sizes = [model.input_size, *model.layers]
-    total = sum(gates * units * (before + units) for before, units in itertools.pairwise(sizes))
+    total = sum(CELLS[model.cell].num_gates * units * (before + units) for before, units in itertools.pairwise(sizes))
     softmaxes = max(model.mixture, 1)
     if model.mixture or model.projection != "none":
         total += softmaxes * sizes[-1] * model.features_size

@@ -176,9 +176,14 @@ def test_two_biases_are_added(cell):
 
 
 @pytest.mark.parametrize("cell", config.CELLS_WITH_FORGET_GATE)
-def test_the_forget_bias_is_added_to_the_forget_gate(cell):
-    layer = build_layer(cell, forget_bias=0.7)
-    np.testing.assert_array_equal(layer.bias, np.repeat(np.float32([0, 0.7, 0, 0]), UNITS))
+def test_the_forget_bias_is_added_to_the_forget_gate_alone(cell):
+    """Without other weights the candidate g is 0: c' = σ(0.7) c, and h' = σ(0) tanh(c')."""
+    layer = build_layer(cell, "float64", forget_bias=0.7, kernel_initializer="zeros", recurrent_initializer="zeros")
+    inputs, state = make_case(layer)
+    _, new = layer(inputs[:1], state)
+    np.testing.assert_allclose(new.cell, oracle.sigmoid(0.7) * state.cell, rtol=1e-12)
+    np.testing.assert_allclose(new.hidden, np.tanh(new.cell) / 2, rtol=1e-12)
+    assert np.count_nonzero(layer.bias) == UNITS
 
 
 @pytest.mark.parametrize(("cell", "name"), [("peephole_lstm", "peepholes"), ("gru", "recurrent_bias")])

@@ -1,0 +1,78 @@
+"""The pages in docs/ for readers: their examples run, their diffs apply, their tables say what the messages say."""
+
+import doctest
+import functools
+import re
+import shlex
+import shutil
+import sys
+
+from helpers import processes
+from helpers.processes import ROOT
+
+DIFF_FILE = re.compile(r"^\+\+\+ (.+)\n", re.MULTILINE)
+
+
+def blocks(page, language):
+    """Return the contents of the code blocks of a language, in their order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "docs" / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_way_of_the_data_is_as_described():
+    examples = doctest.DocTestParser().get_doctest("".join(blocks("how.md", "python")), {}, "how.md", "how.md", 0)
+    assert len(examples.examples) > 20
+    assert doctest.DocTestRunner(optionflags=doctest.REPORT_NDIFF).run(examples).failed == 0
+
+
+def test_the_worked_examples_apply_to_the_program_and_pass_their_checks(tmp_path):
+    for name in ("ptb", "tests", "cli.py", "configs.py", "gradcheck.py", "pyproject.toml"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    for diff in blocks("extending.md", "diff"):
+        apply(diff, tmp_path)
+    commands = re.findall(r"^\$ python (.*)$", "".join(blocks("extending.md", "console")), re.MULTILINE)
+    assert len(commands) == 4
+    script = tmp_path / "run_commands.py"
+    script.write_text(COMMANDS.format(commands=[shlex.split(command) for command in commands]))
+    process = processes.run(script, cwd=tmp_path, before=functools.partial(forget_the_program, str(tmp_path)))
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert process.stdout.count("  coupled_lstm_0/kernel\n") == 1
+    assert [int(count) > 4 for count in re.findall(r"(\d+) passed", process.stdout)] == [True, True]
+
+
+COMMANDS = """
+import runpy, sys
+import pytest
+
+for command in {commands}:
+    if command[0] == "-m":
+        code = pytest.main(["-p", "no:cacheprovider", *command[2:]])  # after "-m pytest"
+    else:
+        sys.argv = command
+        try:
+            runpy.run_path(command[0], run_name="__main__")
+        except SystemExit as exit:
+            code = exit.code
+    if code:
+        sys.exit(f"{{command}}: {{code}}")
+"""
+
+
+def forget_the_program(folder):
+    """Import modules of the program from `folder` from now on, TensorFlow and Keras from where they are."""
+    own = {path.stem for path in ROOT.glob("*.py")} | {"ptb", "helpers", "tests"}
+    for name in [name for name in sys.modules if name.partition(".")[0] in own]:
+        del sys.modules[name]
+    sys.path[:] = [folder, f"{folder}/tests", *(path for path in sys.path if path not in (str(ROOT), str(ROOT / "tests"), ""))]
+
+
+def apply(diff, folder):
+    """Apply a diff without line numbers: the context and the removed lines of each hunk must be in the file exactly once."""
+    _, *parts = DIFF_FILE.split(diff)
+    for name, hunks in zip(parts[::2], parts[1::2]):
+        for hunk in hunks.split("@@\n"):
+            lines = hunk.splitlines(keepends=True)
+            old, new = ("\n" + "".join(line[1:] for line in lines if line[0] in signs) for signs in (" -", " +"))
+            text = (folder / name).read_text()
+            assert text.count(old) == 1, f"{name}: {old}"
+            (folder / name).write_text(text.replace(old, new))
