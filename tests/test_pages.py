@@ -2,10 +2,13 @@
 
 import doctest
 import functools
+import pkgutil
 import re
 import shlex
 import shutil
 import sys
+
+import pytest
 
 from helpers import processes
 from helpers.processes import ROOT
@@ -18,10 +21,25 @@ def blocks(page, language):
     return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "docs" / page).read_text(), re.MULTILINE | re.DOTALL)
 
 
-def test_the_way_of_the_data_is_as_described():
-    examples = doctest.DocTestParser().get_doctest("".join(blocks("how.md", "python")), {}, "how.md", "how.md", 0)
-    assert len(examples.examples) > 20
+@pytest.mark.parametrize("page", ["how.md", "numbers.md"])
+def test_examples_give_what_the_page_says(page):
+    examples = doctest.DocTestParser().get_doctest("".join(blocks(page, "python")), {}, page, page, 0)
+    assert examples.examples
     assert doctest.DocTestRunner(optionflags=doctest.REPORT_NDIFF).run(examples).failed == 0
+
+
+def test_names_of_the_library_exist():
+    text = "".join(path.read_text() for path in ROOT.glob("docs/*.md"))
+    names = {name for name in re.findall(r"`(ptb(?:\.\w+)+)", text) if not name.endswith(".txt")}
+    assert len(names) > 15
+    for name in names:
+        assert pkgutil.resolve_name(name), name
+
+
+def test_every_module_is_in_the_list_of_files():
+    listed = (ROOT / "docs" / "how.md").read_text()
+    modules = [path.relative_to(ROOT) for path in ROOT.glob("ptb/*/*.py") if path.name != "__init__.py"]
+    assert [module for module in modules if f"(../{module})" not in listed] == []
 
 
 def test_the_worked_examples_apply_to_the_program_and_pass_their_checks(tmp_path):
