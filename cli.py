@@ -19,6 +19,7 @@ import difflib
 import errno
 import inspect
 import logging
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -36,7 +37,21 @@ from ptb.training.state import Diverged
 WRONG_FLAGS, FAILED = 2, 1  # exit codes; 130 after Ctrl-C, 141 if the reader of standard output has gone
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space left, the user's quota or the largest file size is reached
 PATHS = ("data_path", "save_path", "per_token", "runs")  # flags that are empty if they are given an unset shell variable
-TUTORIAL_FLAGS = {"num_gpus": ("distribute", "--distribute=mirrored"), "use_fp16": ("precision", "--precision=bfloat16")}
+FOREIGN_FLAGS = {  # flags of other programs that are no field: what to write here. docs/family.md has them too
+    "num_gpus": "--distribute=mirrored",
+    "use_fp16": "--precision=bfloat16",
+    "data": "--data_path=FOLDER",
+    "data_dir": "--data_path=FILE",
+    "save": "--save_path=FOLDER",
+    "checkpoint_dir": "--save_path=FOLDER",
+    "log_interval": "--report_every=200",
+    "print_every": "--report_every=1",
+    "clip": "--set clip_norm=0.25",
+    "use_optimizer": "--set optimizer=Adam",
+    "dry_run": "--model=test",
+    "words": "--length=1000",
+    "primetext": "--prompt=TEXT",
+}
 TUTORIAL_KERNELS = {"basic": "stepwise", "block": "fused", "cudnn": "cudnn"}
 
 Main = Callable[..., int | None]  # called with the flags, and with the names of runs if the command takes any
@@ -106,8 +121,8 @@ def _parse(values: flags.FlagValues, takes_runs: bool) -> list[str]:
 
 def _explain_unknown_flag(name: str, value: str, values: flags.FlagValues) -> str:
     """Return a line that says what to write instead of an unknown flag."""
-    flag, cure = TUTORIAL_FLAGS.get(name) or ("set", _setting(name, value))
-    if cure and flag in values:
+    cure = FOREIGN_FLAGS.get(name.replace("-", "_")) or _setting(name, value)
+    if cure and re.match(r"--(\w+)", cure)[1] in values:
         return f"--{name}: is no flag here; write {cure}"
     near = difflib.get_close_matches(name, values, n=1)
     return f"--{name}: unknown flag; " + (f"did you mean --{near[0]}?" if near else "--help lists the flags")

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ptb.config import (
+    CELLS,
     SGD,
     Adam,
     Config,
@@ -313,6 +314,9 @@ def find_config(name: str) -> Config:
     if colon:
         return _config_in_file(pathlib.Path(os.path.expanduser(path)), attribute)
     if name not in CONFIGS:
+        cell = {"rnn": "tanh_rnn", "rnn_tanh": "tanh_rnn"}.get(name.lower(), name.lower())  # other programs' names
+        if cell in CELLS:
+            raise ConfigError(f"{name}: is a cell, not a configuration; write --set cell={cell}")
         raise ConfigError(f"{name}: is no configuration; use one of {', '.join(CONFIGS)}, or path/to/mine.py:NAME")
     return CONFIGS[name].config
 

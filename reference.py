@@ -16,7 +16,7 @@ from absl import flags
 
 import ptb.config
 from configs import CONFIGS
-from ptb.config import FORMER_NAMES, KINDS, Config, Dropout, differences
+from ptb.config import KINDS, Config, Dropout, differences
 from ptb.model.cells import CELLS
 
 COMMANDS = ("train", "evaluate", "generate", "gradcheck", "reproduce")
@@ -60,14 +60,6 @@ def _comments(kind: type) -> dict[str, str]:
 def _choices(match: re.Match) -> str:
     values = getattr(ptb.config, match[0], None)
     return ", ".join(f"`{value}`" for value in values) if isinstance(values, tuple) else match[0]
-
-
-def names_table() -> Iterator[str]:
-    """Yield the lines of the table of names that other programs use for a field."""
-    yield from ("| other name | write here |", "|---|---|")
-    for name, cure in FORMER_NAMES.items():
-        setting, _, note = cure.partition(" ")
-        yield f"| `{name}` | `--set {setting}`{' ' if note else ''}{note} |"
 
 
 def configurations_table() -> Iterator[str]:
@@ -141,4 +133,4 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
-TABLES = {"configurations": configurations_table, "fields": fields_table, "names": names_table, "flags": flags_table}
+TABLES = {"configurations": configurations_table, "fields": fields_table, "flags": flags_table}

@@ -378,7 +378,7 @@ def test_a_wrong_name_gets_the_nearest_right_one(name, nearest):
 def test_what_is_written_for_a_former_name_is_right():
     for name, text in FORMER_NAMES.items():
         field, _, value = text.partition(" ")[0].partition("=")
-        assert override(SMALL, {field: value}) != override(SMALL, {field: "0.75" if "." in value else "7"}), name
+        assert override(CHAR_RNN, {field: value}) != override(CHAR_RNN, {field: "0.01" if "." in value else "7"}), name
 
 
 def test_a_name_that_is_like_no_other_lists_the_fields():

@@ -9,18 +9,30 @@ from typing import Any
 from ptb.config.fields import KINDS, Config, Dropout, Optimizer, Schedule
 from ptb.config.values import ConfigError, names, read_value
 
-FORMER_NAMES = {  # what other programs, the TF 1 tutorial and earlier versions call a field: what to write here
+FORMER_NAMES = {  # what other programs and earlier versions call a field: what to write here. docs/family.md has them too
     "hidden_size": "model.layers=512,512",
     "num_layers": "model.layers=512,512",
+    "nhid": "model.layers=512,512",
+    "nlayers": "model.layers=512,512",
+    "rnn_size": "model.layers=512,512",
+    "emsize": "embedding_size=200",
     "keep_prob": "dropout=0.5 (a rate: 1 - keep_prob)",
     "max_grad_norm": "clip_norm=5",
+    "grad_clip": "clip_norm=5 (with clip=element)",
     "lr": "learning_rate=0.5",
     "lr_decay": "schedule.factor=0.8",
+    "learning_rate_decay": "schedule.factor=0.97",
+    "learning_rate_decay_after": "full_rate_epochs=10",
+    "decay_rate": "optimizer.rho=0.95 (with optimizer=RMSprop)",
     "max_epoch": "full_rate_epochs=6",
     "max_max_epoch": "num_epochs=39",
+    "max_epochs": "num_epochs=39",
     "epochs": "num_epochs=39",
     "seq_length": "num_steps=35",
     "bptt": "num_steps=35",
+    "train_frac": "train_fraction=0.9",
+    "val_frac": "valid_fraction=0.05",
+    "eval_val_every": "validate_every=1000",
     "decay_convention": "full_rate_epochs=5 (one more than the paper's number)",
     "explosion": "max_loss_ratio=3",
 }

@@ -13,10 +13,11 @@ import tensorflow as tf
 from absl import flags
 
 import cli
+import generate
 import train
-from configs import SMALL
+from configs import SMALL, find_config
 from helpers import processes
-from ptb.config import ConfigError, override
+from ptb.config import FORMER_NAMES, ConfigError, override
 from ptb.data.files import DataError
 from ptb.runs.folder import RunError
 from ptb.runtime.devices import DeviceError
@@ -133,6 +134,35 @@ def test_other_flags_that_get_a_hint(call, argument, cure):
     code, out, err = call(argument, main=train.main, define_flags=train.define_flags)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert cure in err
+
+
+OTHER_PROGRAMS = (processes.ROOT / "docs" / "family.md").read_text()
+# A row that begins with a flag or a field of another program, and with the flag of this program that replaces it.
+ROW = re.compile(r"^\| `(-*)([\w-]+)(?:[= ]([\w./-]+))?`[^|]*\| `(--\w+(?: [\w.]+)?)[^`]*`", re.MULTILINE)
+
+
+def test_messages_say_what_the_tables_of_other_programs_say(call):
+    rows = ROW.findall(OTHER_PROGRAMS)
+    assert len(rows) > 50
+    trains = flags.FlagValues()
+    train.define_flags(trains)
+    for _, name, value, cure in rows:
+        argument = f"--{name}={value}" if value else f"--{name}"
+        if cure[2:].split()[0] in trains:
+            code, _, err = call(argument, main=find_model, define_flags=train.define_flags)
+        else:
+            code, _, err = call(argument, main=lambda values: 0, define_flags=generate.define_flags)
+        assert f"write {cure}" in err if code else f"--{name}" == cure, argument
+
+
+def find_model(values):
+    find_config(values.model)
+
+
+def test_the_tables_of_other_programs_have_every_name_with_a_hint():
+    rows = {(name.replace("-", "_"), value) for _, name, value, _ in ROW.findall(OTHER_PROGRAMS)}
+    assert {*FORMER_NAMES, *cli.FOREIGN_FLAGS} <= {name for name, _ in rows}
+    assert {("rnn_mode", name.upper()) for name in cli.TUTORIAL_KERNELS} <= rows
 
 
 def test_settings_are_read_by_name():
