@@ -2,6 +2,7 @@
 
 import doctest
 import functools
+import importlib
 import pkgutil
 import re
 import shlex
@@ -9,9 +10,13 @@ import shutil
 import sys
 
 import pytest
+from absl import flags
 
+import cli
+from configs import find_config
 from helpers import processes
 from helpers.processes import ROOT
+from ptb.config import override
 
 DIFF_FILE = re.compile(r"^\+\+\+ (.+)\n", re.MULTILINE)
 
@@ -94,3 +99,20 @@ def apply(diff, folder):
             text = (folder / name).read_text()
             assert text.count(old) == 1, f"{name}: {old}"
             (folder / name).write_text(text.replace(old, new))
+
+
+# A command, unless the line after it is its error.
+COMMAND = re.compile(r"python (train|evaluate|generate|gradcheck|reproduce)\.py([^`|#>&'\n]*)(?!.*\n *\1\.py:)")
+OTHER_PAGES = [path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))) if path.name != "extending.md"]
+
+
+@pytest.mark.parametrize("page", OTHER_PAGES, ids=lambda page: page.name)
+def test_commands_have_flags_and_settings_that_exist(page):
+    for name, arguments in COMMAND.findall(page.read_text()):
+        if re.search(r"[A-Z]{3,}|…|\$", arguments):  # a place for a name of the reader's
+            continue
+        values = flags.FlagValues()
+        importlib.import_module(name).define_flags(values)
+        values([name, *shlex.split(arguments.removesuffix('" '))])  # the end of a command for ssh
+        if "set" in values:
+            override(find_config(values.model), cli.parse_settings(values.set))
