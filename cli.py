@@ -25,10 +25,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn
 
+if not hasattr(signal, "SIGPIPE"):  # Windows, which lacks fcntl too. Before TensorFlow is imported, which takes seconds
+    sys.exit(f"{sys.argv[0]}: this program needs Linux, macOS or WSL2 (the Linux inside Windows: run `wsl --install`)")
+
 from absl import flags
 
 from ptb.config import FORMER_NAMES, Config, ConfigError, flatten
-from ptb.data.files import DataError
+from ptb.data.files import DataError, is_encoding
 from ptb.runs.folder import RunError
 from ptb.runtime.devices import OUT_OF_MEMORY, PRECISIONS, RNN_MODES, DeviceError
 from ptb.runtime.signals import silence
@@ -65,8 +68,6 @@ def run(main: Main, define_flags: Callable[[flags.FlagValues], None], takes_runs
     With `takes_runs`, the other arguments name run folders, and the call is `main(values, runs)`; otherwise they are an error.
     Errors that the user can cause are one line on standard error. The exit code is 2 for wrong flags and 1 for other errors.
     """
-    if not hasattr(signal, "SIGPIPE"):  # Windows, which lacks fcntl too
-        sys.exit(_fail("this program needs Linux, macOS or WSL2 (the Linux inside Windows)", FAILED))
     values = flags.FlagValues()
     flags.DEFINE_bool("debug", False, "Show the whole traceback of an error.", flag_values=values)
     define_flags(values)
@@ -215,10 +216,24 @@ def define_data_path(values: flags.FlagValues, help: str | None = None) -> None:
         "data_path",
         None,
         help
-        or "Text: a folder or simple-examples.tgz with ptb.train.txt, ptb.valid.txt and ptb.test.txt; one text file, which is "
-        'split into these; or "demo", the built-in corpus. Default: PTB, downloaded once and kept.',
+        or "Text: a folder, .tgz or .zip with ptb.train.txt, ptb.valid.txt and ptb.test.txt, or other names with these words; "
+        "one text file, a folder of .txt or several files with commas between, which are split into these; "
+        'or "demo", the built-in corpus: docs/data.md. Default: PTB, downloaded once and kept.',
         flag_values=values,
     )
+
+
+def define_encoding(values: flags.FlagValues, default: str | None) -> None:
+    """Define --encoding, the name of a codec of Python."""
+    help = "Encoding of the text, for example utf-16, latin-1 or cp1252."
+    flags.DEFINE_string("encoding", default, help, flag_values=values)
+    message = "is no encoding that Python knows; write for example utf-8, utf-16, latin-1 or cp1252"
+    flags.register_validator("encoding", lambda name: name is None or is_encoding(name), message, flag_values=values)
+
+
+def define_lowercase(values: flags.FlagValues, help: str) -> None:
+    """Define --lowercase, which makes all letters of a text small."""
+    flags.DEFINE_bool("lowercase", False, help, flag_values=values)
 
 
 def define_rnn_mode(values: flags.FlagValues) -> None:

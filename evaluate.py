@@ -22,8 +22,8 @@ import numpy as np
 from absl import flags
 
 import cli
-from ptb.data.corpus import load_corpus, read_tokens
-from ptb.data.files import SPLITS, DataError, is_single_file, iterate_text
+from ptb.data.corpus import is_one_text, load_corpus, read_tokens
+from ptb.data.files import SPLITS, DataError, iterate_text
 from ptb.data.vocabulary import UNK
 from ptb.evaluation.score import Score
 from ptb.runs.adapt import METHODS, Adapter, perplexity_of
@@ -49,6 +49,8 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool("carry_state", False, "With --stdin: carry the state from line to line, as in one text.", **options)
     flags.DEFINE_bool("words", False, "With --stdin: show the log probability of each word.", **options)
     flags.DEFINE_bool("json", False, "Print JSON, one record per line, instead of a table.", **options)
+    cli.define_encoding(values, None)
+    cli.define_lowercase(values, "Read texts in lower case, except for words that the vocabulary has, such as PTB's N.")
     cli.define_rnn_mode(values)
     cli.define_precision(values, "float32")
 
@@ -56,14 +58,15 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues, paths: list[str]) -> None:
     check_flags(values, paths)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` closes the pipe when it has read enough
-    models = [load(path, rnn_mode=values.rnn_mode, precision=values.precision) for path in paths]  # before hours of scoring
+    options = {"rnn_mode": values.rnn_mode, "precision": values.precision, "lowercase": values.lowercase}
+    models = [load(path, **options) for path in paths]  # before hours of scoring
     if values.adapt:
-        records = score_adaptively(models[0], values.adapt, values.data_path)
+        records = score_adaptively(models[0], values.adapt, values.data_path, values.encoding)
     elif values.stdin:
-        records = score_sentences(models[0], read_stdin(), values.carry_state, values.words)
+        records = score_sentences(models[0], read_stdin(values.encoding), values.carry_state, values.words)
     else:
         splits = values.split if values["split"].present else None
-        records = score_texts(models, values.data_path, splits, values.average, values.per_token)
+        records = score_texts(models, values.data_path, splits, values.average, values.per_token, values.encoding)
     for record in records:
         print(json.dumps(record) if values.json else table_row(record), flush=True)
 
@@ -89,6 +92,7 @@ def score_texts(
     splits: list[str] | None = None,
     average: bool = False,
     per_token: str | None = None,
+    encoding: str | None = None,
 ) -> Iterator[dict]:
     """Yield a record for each run and text; with `average` for each number of runs averaged and text.
 
@@ -102,7 +106,7 @@ def score_texts(
         lm.take_over(previous)
         previous = lm
         if count == 1 or not average:
-            texts = load_texts(lm, data_path, splits)
+            texts = load_texts(lm, data_path, splits, encoding)
         if per_token:
             write_csv(per_token, [PER_TOKEN], "w")
         for name, ids in texts.items():
@@ -118,15 +122,17 @@ def score_texts(
             scored = f"average of {count}" if average else str(lm.run.path)
             record = {"run": scored, "split": name, "tokens": score.tokens, "perplexity": score.perplexity}
             record["precision"] = lm.precision
-            yield record | ({"bits_per_character": score.bits} if lm.config.data.level == "char" else {})
+            yield record | ({"bits_per_character": score.bits} if lm.config.data.level != "word" else {})
 
 
-def score_adaptively(lm: TrainedModel, method: str, data_path: str | None = None) -> Iterator[dict]:
+def score_adaptively(
+    lm: TrainedModel, method: str, data_path: str | None = None, encoding: str | None = None
+) -> Iterator[dict]:
     """Yield the records of valid and test under one of METHODS, with the settings that are best on valid.
 
     Logs each trial on valid. Keeps settings, scores and trials in the run folder as adapt-<method>.json. Test is scored once.
     """
-    splits = load_texts(lm, data_path, list(SPLITS))
+    splits = load_texts(lm, data_path, list(SPLITS), encoding)
     adapter, trials, scored = Adapter(lm, splits["train"]), [], {}
 
     def report(trial):
@@ -153,14 +159,18 @@ def check_comparable(models: list[TrainedModel], data_path: str | None = None) -
             raise RunError(f"{path}: was trained on another text than {other}; name the text to score with --data_path")
 
 
-def load_texts(lm: TrainedModel, data_path: str | None = None, splits: list[str] | None = None) -> dict[str, np.ndarray]:
-    """Return the ids of each text to score, by name: a whole file, or the splits asked for."""
-    data = lm.config.data
-    if data_path not in (None, "demo") and is_single_file(data_path) and not splits:
-        return {pathlib.Path(data_path).name: read_tokens(data_path, lm.vocabulary, data.level)}
-    path = data_path or lm.record["data_path"]
+def load_texts(
+    lm: TrainedModel, data_path: str | None = None, splits: list[str] | None = None, encoding: str | None = None
+) -> dict[str, np.ndarray]:
+    """Return the ids of each text to score, by name: a whole text, or the splits asked for."""
+    path, encoding = data_path or lm.record["data_path"], encoding or lm.record.get("encoding", "utf-8")
+    options = lm.config.data.reading | {"lowercase": lm.lowercase, "encoding": encoding}
+    if data_path not in (None, "demo") and not splits and is_one_text(data_path):
+        level, lowercase = lm.config.data.level, lm.lowercase
+        ids = read_tokens(data_path, lm.vocabulary, level, lowercase=lowercase, encoding=encoding)
+        return {pathlib.Path(data_path).name: ids}
     try:
-        corpus = load_corpus(path, lm.vocabulary, data.level, (data.train_fraction, data.valid_fraction))
+        corpus = load_corpus(path, lm.vocabulary, **options)
     except DataError as error:
         cure = "; or name the text with --data_path, and of a single file the --split that was held out"
         raise error if data_path else DataError(f"{error}{cure}") from None
@@ -169,11 +179,11 @@ def load_texts(lm: TrainedModel, data_path: str | None = None, splits: list[str]
     return {split: getattr(corpus, split) for split in splits or ("valid", "test")}
 
 
-def read_stdin() -> Iterator[str]:
+def read_stdin(encoding: str | None = None) -> Iterator[str]:
     """Yield the lines of standard input, decoded as a text file is. Raise DataError if it is closed."""
     if sys.stdin is None:
         raise DataError("standard input: is closed; give it the sentences to score")
-    yield from iterate_text(sys.stdin.buffer, "standard input")
+    yield from iterate_text(sys.stdin.buffer, "standard input", encoding or "utf-8")
 
 
 def score_sentences(

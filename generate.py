@@ -14,7 +14,7 @@ from absl import flags
 
 import cli
 from ptb.data.files import DataError
-from ptb.data.vocabulary import UNK, tokenize
+from ptb.data.vocabulary import UNK, lowercase_hint
 from ptb.runs.load import TrainedModel, load
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool("avoid_unk", False, f"Never write {UNK}.", **options)
     help = "Write no text, but this many of the most likely next words, with probabilities."
     flags.DEFINE_integer("top", None, help, lower_bound=1, **options)
+    cli.define_lowercase(values, "Read the prompt in lower case, except for words that the vocabulary has, such as PTB's N.")
     cli.define_rnn_mode(values)
     cli.define_precision(values, "float32")
     message = "must be above 0; for the limit 0 use --sample=argmax"
@@ -48,7 +49,7 @@ def main(values: flags.FlagValues, paths: list[str]) -> None:
     check_flags(values, paths)
     for number in (signal.SIGINT, signal.SIGPIPE):  # the reader has seen enough: not an error
         signal.signal(number, signal.SIG_DFL)
-    lm = load(paths[0], rnn_mode=values.rnn_mode, precision=values.precision)
+    lm = load(paths[0], rnn_mode=values.rnn_mode, precision=values.precision, lowercase=values.lowercase)
     check_prompt(lm, values.prompt)
     narrowing = {
         "temperature": values.temperature,
@@ -85,9 +86,10 @@ def check_prompt(lm: TrainedModel, prompt: str) -> None:
         lm.encode_prompt(prompt)
     except DataError as error:
         raise DataError(f"--{error}") from None
-    unknown = lm.unknown_tokens([*tokenize(prompt.split("\n"), lm.config.data.level, framed=False)])
+    unknown = lm.unknown_tokens([*lm.tokenize(prompt.split("\n"), framed=False)])
     if unknown:
-        logger.warning("--prompt: not in the vocabulary, read as %s: %s", UNK, ", ".join(map(repr, unknown)))
+        hint = lowercase_hint(unknown, lm.vocabulary)
+        logger.warning("--prompt: not in the vocabulary, read as %s: %s%s", UNK, ", ".join(map(repr, unknown)), hint)
 
 
 def write(pieces: Iterable[str]) -> None:

@@ -24,7 +24,7 @@ from ptb.config import Config, ConfigError, differences, flatten, override, to_j
 from ptb.data import grammar
 from ptb.data.corpus import Corpus, load_corpus
 from ptb.data.vocabulary import EOS, join_tokens
-from ptb.data.windows import Windows, scoring_windows, windows
+from ptb.data.windows import Windows, scoring_windows, validation_windows, windows
 from ptb.evaluation import sampling
 from ptb.evaluation.score import make_eval_step, perplexity, score
 from ptb.model.language_model import LanguageModel, build_model
@@ -50,6 +50,8 @@ def define_flags(values: flags.FlagValues) -> None:
     cli.define_model(values)
     cli.define_set(values)
     cli.define_data_path(values)
+    cli.define_encoding(values, "utf-8")
+    cli.define_lowercase(values, "Read the text in lower case: --set lowercase=true.")
     options = {"flag_values": values}
     flags.DEFINE_string("save_path", None, "Folder of the run (default: runs/<model>-<what --set changed>-<seed>).", **options)
     flags.DEFINE_integer("seed", 1, "Decides initial weights and dropout.", lower_bound=0, upper_bound=2**31 - 1, **options)
@@ -72,20 +74,20 @@ def main(values: flags.FlagValues) -> None:
     if values.distribute == "multi_worker" and rewinds:
         raise flags.Error("--on_nonfinite=rewind: works in one process only; with --distribute=multi_worker, restart by hand")
     named = find_config(values.model)
-    config = override(named, cli.parse_settings(values.set))
+    config = override(named, ({"lowercase": True} if values.lowercase else {}) | cli.parse_settings(values.set))
     choose_kernel(values.rnn_mode, config)  # raises before a long text is read
-    data = config.data
-    corpus = load_corpus(values.data_path, level=data.level, fractions=(data.train_fraction, data.valid_fraction))
+    corpus = load_corpus(values.data_path, encoding=values.encoding, **config.data.reading)
     name = values.model.rpartition(":")[2]
     path = values.save_path or f"runs/{run_name(name, differences(config, named), values.seed)}"
     run = RunFolder(path, read_only=not replicas.is_first_worker(values.distribute))
     observed = values.report_every, values.sample_every, values.profile, values.progress == "auto" and can_draw()
     monitoring = Monitoring(60 * values.checkpoint_minutes, *observed)
     options = {"rnn_mode": values.rnn_mode, "precision": values.precision, "monitoring": monitoring, "rewinds": rewinds}
-    about = {"model": name, "data_path": values.data_path, "overrides": differences(config, named)}
+    about = {"model": name, "data_path": values.data_path, "encoding": values.encoding}
+    about |= {"overrides": differences(config, named)}
     with replicas.make_strategy(values.distribute, config.batch_size).scope(), replicas.report_lost_workers():
         result = train(config, corpus, run, seed=values.seed, about=about, **options)
-    if values.data_path == "demo" and data.level == "word":
+    if values.data_path == "demo" and config.data.level == "word":
         print_floor(result["test_perplexity"])
 
 
@@ -115,7 +117,7 @@ def train(
     if config.budget_minutes:
         config = within_budget(config, corpus, run, kernel, chosen)
     record = {"model": "custom", "seed": seed, "precision": precision, "corpus": corpus.fingerprint(), "data_path": None}
-    record |= {"overrides": {}} | (about or {}) | {"config": to_json(config)}
+    record |= {"overrides": {}, "encoding": "utf-8"} | (about or {}) | {"config": to_json(config)}
     replicas.assert_workers_agree(record | {"data_path": None, "chosen precision": chosen, "kernel": kernel})
     if run.matches(record) and (result := run.result):
         print_line(f"{run.path}: finished, test perplexity {result['test_perplexity']:.3f}; nothing to do")
@@ -268,7 +270,7 @@ def make_windows(corpus: Corpus, config: Config) -> tuple[Windows, Windows]:
     sizes = config.batch_size, config.num_steps
     return (
         windows(corpus.train, *sizes, burn_in=config.burn_in, name="the training text"),
-        windows(corpus.valid, *sizes, name="the validation text"),
+        validation_windows(corpus.valid, *sizes, name="the validation text"),
     )
 
 
@@ -313,7 +315,7 @@ def score_test(config, corpus, run, model: LanguageModel, state: TrainState, set
         **setting,
         "precision": ", ".join(state.precisions),
     }
-    if config.data.level == "char":
+    if config.data.level != "word":
         result["test_bits_per_character"] = test.bits
         print_line(f"Test Bits per Character: {test.bits:.4f}")
     if config.keeps_best:

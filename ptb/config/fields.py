@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from ptb.config.values import ConfigError, check_choice, check_range, convert_fields, names
 
@@ -12,7 +13,7 @@ INITIALIZERS = ("uniform", "torch", "lamb")  # ptb.model.initializers defines th
 PROJECTIONS = ("none", "linear", "affine")
 AVERAGES = ("none", "two_tailed", "nt_asgd")
 CLIPS = ("norm", "unit", "element")
-LEVELS = ("word", "char")
+LEVELS = ("word", "char", "symbol")
 REDUCTIONS = ("sum", "mean")
 
 
@@ -251,7 +252,10 @@ class Stopping:
 class Data:
     """How a text is read."""
 
-    level: str = "word"  # what a token is: "word" or "char"
+    level: str = "word"  # what a token is: "word", "char", or "symbol" for characters that the text separates by spaces
+    lowercase: bool = False  # make all letters small
+    min_count: int = 0  # `<unk>` replaces what train has less often; 0: 2 for words if train has no `<unk>`, otherwise 1
+    vocab_size: int = 0  # most entries of the vocabulary, `<unk>` and `<eos>` included; 0: no limit
     train_fraction: float = 0.9  # share of train in a text that comes as one file
     valid_fraction: float = 0.05  # share of valid; the rest is test
     partial_shuffle: bool = False  # rotate each stream by a random offset in each epoch (Press 2019)
@@ -260,9 +264,18 @@ class Data:
     def __post_init__(self):
         convert_fields(self)
         check_choice(self, "level", LEVELS)
+        check_range(self, 0, math.inf, "min_count", "vocab_size")
+        if 0 < self.vocab_size < 3:
+            raise ConfigError(f"vocab_size: is {self.vocab_size}, which leaves no room beside <unk> and <eos>; use 3 or more")
         check_range(self, 0, 1, "train_fraction", "valid_fraction", above=True)
         if self.train_fraction + self.valid_fraction >= 1:
             raise ConfigError("train_fraction: train_fraction + valid_fraction leave nothing for test; make their sum below 1")
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """The arguments of `ptb.data.corpus.load_corpus` that say how to read a text."""
+        options = {name: getattr(self, name) for name in ("level", "lowercase", "min_count", "vocab_size")}
+        return options | {"fractions": (self.train_fraction, self.valid_fraction)}
 
 
 @dataclass(frozen=True, kw_only=True)

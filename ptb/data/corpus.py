@@ -1,24 +1,36 @@
-"""Corpora: the token ids of train, valid and test, from any source."""
+"""Corpora: the token ids of train, valid and test, from any source.
+
+source  →  pieces of texts  →  tokens  →  ids by first appearance  →  vocabulary  →  its ids
+"""
 
 import hashlib
+import logging
 import os
+from array import array
 from collections.abc import Mapping, Sequence
-from itertools import chain, islice, zip_longest
 from typing import NamedTuple
 
 import numpy as np
 
-from ptb.data import download, files, grammar, memmap
+from ptb.data import download, grammar, memmap
 from ptb.data.files import SPLITS, DataError
+from ptb.data.sources import Source, Text, find_source, name_of, one_text, read_pieces
 from ptb.data.vocabulary import (
+    EOS,
     UNK,
+    Reading,
+    TokenIds,
+    UnknownTokens,
     Vocabulary,
+    recognize_symbols,
     require_eos,
-    split_line,
-    tokenize,
     unknown_tokens_error,
     warn_of_unknown,
 )
+
+FRACTIONS = (0.9, 0.05)  # of train and valid in one text that is cut into three
+
+logger = logging.getLogger(__name__)
 
 
 class Corpus(NamedTuple):
@@ -45,58 +57,75 @@ def load_corpus(
     data_path: str | os.PathLike | None,
     vocabulary: Vocabulary | None = None,
     level: str = "word",
-    fractions: tuple[float, float] = (0.9, 0.05),
+    fractions: tuple[float, float] = FRACTIONS,
+    **options,
 ) -> Corpus:
     """Load the corpus that `--data_path` names. If `vocabulary` is None, build it from the training text.
 
     `data_path` is None for PTB (from the cache, or downloaded into it), "demo" for the built-in text of
-    `ptb.data.grammar` (write "./demo" for a folder of that name), or a path for `read_corpus`. If a folder has a text too
-    large for memory, the ids are memory-mapped; see `ptb.data.memmap`.
+    `ptb.data.grammar` (write "./demo" for a folder of that name), or a path for `read_corpus`, which has the `options`. If a
+    folder has a text too large for memory, the ids are memory-mapped; see `ptb.data.memmap`.
 
     Raises DataError if the download fails, or if `read_corpus` or `memmap.read_ids` does.
     """
+    reading = Reading(level, **options)
     if data_path == "demo":
-        return build_corpus(*grammar.demo_text(seed=0), vocabulary=vocabulary, level=level)
+        texts = (one_text(lines, split) for lines, split in zip(grammar.demo_text(seed=0), SPLITS))
+        return _read_source(Source(tuple(texts), True), vocabulary, reading, fractions)
     path = download.download_ptb(download.ptb_cache()) if data_path is None else data_path
-    if large := files.large_files(path):
-        return _map_corpus(large, vocabulary, level)
-    return read_corpus(path, vocabulary, level, fractions)
+    source = find_source(path, reading.encoding)
+    return (_map_source if source.is_large else _read_source)(source, vocabulary, reading, fractions)
 
 
 def read_corpus(
     path: str | os.PathLike,
     vocabulary: Vocabulary | None = None,
     level: str = "word",
-    fractions: tuple[float, float] = (0.9, 0.05),
+    fractions: tuple[float, float] = FRACTIONS,
+    **options,
 ) -> Corpus:
     """Read a corpus from files into memory. If `vocabulary` is None, build it from the training text.
 
     `path` is one of:
 
-    - a folder with `ptb.train.txt`, `ptb.valid.txt` and `ptb.test.txt`, or `train.txt`, `valid.txt` and `test.txt`;
-    - a folder with these files in `data/`, such as `simple-examples`;
-    - `simple-examples.tgz` itself, which is read without unpacking it to disk;
-    - one text file, split into train and valid by `fractions`, and test, which is the rest.
+    - a folder with `ptb.train.txt`, `ptb.valid.txt` and `ptb.test.txt`, or `train.txt`, `valid.txt` and `test.txt`, or three
+      files of other names with these words, such as `wiki.train.tokens`; in it or in its subfolder `data`;
+    - a `.tgz` or a `.zip` of such a folder, which is read without unpacking it to disk;
+    - one text file, split into train and valid by `fractions`, and test, which is the rest;
+    - several documents, which are read as one text: a folder or an archive of `.txt`, a pattern (`books/*.txt`), or files with
+      commas between.
 
-    One text file has no `<unk>` of its own, so its vocabulary differs. At level "char" it is all characters of the file,
-    as in char-rnn (Karpathy 2015). At level "word" `<unk>` replaces the words that occur once in train, unless train
-    contains `<unk>`.
+    Files may be compressed: `.gz`, `.bz2`, `.xz`, `.zst`. The `options` are
+
+    - `encoding`: a name that Python knows;
+    - `lowercase`: make all letters small, except of words that a given vocabulary has;
+    - `min_count`: `<unk>` replaces the tokens that train has less often;
+    - `vocab_size`: `<unk>` replaces the rarest tokens, so that no more are left.
+
+    Without the last two, a text that has `<unk>` is taken as it is. In one without, `<unk>` replaces the words that train has
+    once, always if it is one text, and in three texts if valid or test has a word that train lacks. Characters are all kept;
+    `<unk>` replaces those that train lacks. One text has the characters of the whole text, as in char-rnn (Karpathy 2015).
 
     Raises DataError if a file is missing, damaged or not text, or if `build_corpus` does.
     """
-    texts = files.load_splits(path, fractions)
-    if vocabulary is None and files.is_single_file(path):
-        if level == "char":
-            vocabulary = Vocabulary.build(tokenize(chain(*texts.values()), level))
-        else:
-            vocabulary = Vocabulary.build(tokenize(next(iter(texts.values()))), rare=1)
-    return build_corpus(*texts.values(), vocabulary=vocabulary, names=tuple(texts), level=level)
+    reading = Reading(level, **options)
+    return _read_source(find_source(path, reading.encoding), vocabulary, reading, fractions)
 
 
-def read_tokens(path: str | os.PathLike, vocabulary: Vocabulary, level: str = "word") -> np.ndarray:
-    """Read the token ids of one text file, int32 `[N]`. Warns and raises as `read_corpus`."""
-    path = os.path.expanduser(path)
-    return _encode({path: files.read_lines(path)}, vocabulary, level)[0]
+def read_tokens(path: str | os.PathLike, vocabulary: Vocabulary, level: str = "word", **options) -> np.ndarray:
+    """Read the token ids of one text whole, int32 `[N]`. `path` and `options` are as in `read_corpus`, which also warns so."""
+    reading, source = Reading(level, **options), find_source(path, options.get("encoding", "utf-8"))
+    if source.is_split:
+        raise DataError(f"{path}: holds train, valid and test; name one of its files, or pass it with --data_path")
+    require_eos(vocabulary, name_of(source.texts))
+    token_ids = TokenIds(vocabulary)
+    ids, _, _ = _number(source.texts, token_ids, vocabulary, reading)
+    return _encode({name_of(source.texts): ids}, token_ids, vocabulary, reading.level)[0]
+
+
+def is_one_text(path: str | os.PathLike) -> bool:
+    """Return whether `path` names one text, perhaps of several documents, and not train, valid and test."""
+    return not find_source(path).is_split
 
 
 def build_corpus(
@@ -106,54 +135,119 @@ def build_corpus(
     vocabulary: Vocabulary | None = None,
     names: Sequence[str] = SPLITS,
     level: str = "word",
+    **options,
 ) -> Corpus:
     """Build a corpus from three lists of lines. If `vocabulary` is None, build it from `train` alone.
 
     Unknown words become `<unk>`, with one warning that counts them. `names` are the three texts' names for messages.
+    The `options` are those of `read_corpus`. Warns if valid or test is the training text.
 
-    Raises DataError if valid or test is the training text, because its score would be meaningless; or if a word is
-    unknown and the vocabulary has no `<unk>`.
+    Raises DataError if a word is unknown and the given vocabulary has no `<unk>`.
     """
-    texts = dict(zip(names, (train, valid, test), strict=True))
-    for name in names[1:]:
-        if all(a == b for a, b in zip_longest(tokenize(texts[name], level), tokenize(train, level))):
-            raise _same_text_error(name, names[0])
-    if vocabulary is None:
-        vocabulary = Vocabulary.build(tokenize(train, level))
-    return Corpus(vocabulary, *_encode(texts, vocabulary, level))
+    texts = tuple(one_text(lines, name) for lines, name in zip((train, valid, test), names, strict=True))
+    return _read_source(Source(texts, True), vocabulary, Reading(level, **options), FRACTIONS)
 
 
-def _map_corpus(paths: Sequence[str], vocabulary: Vocabulary | None, level: str) -> Corpus:
-    """Read a corpus from the files of train, valid and test into memory-mapped arrays. Raises as `build_corpus`.
+def _read_source(source: Source, vocabulary: Vocabulary | None, reading: Reading, fractions) -> Corpus:
+    """Read the texts of a source into memory: pieces, tokens, ids by first appearance, vocabulary, ids of the vocabulary."""
+    token_ids = TokenIds(vocabulary)
+    if vocabulary:
+        require_eos(vocabulary, ", ".join(text.name for text in source.texts))
+    if source.is_split:
+        splits = {}
+        for text in source.texts:
+            splits[text.name], _, reading = _number([text], token_ids, vocabulary, reading)
+    else:
+        name = name_of(source.texts)
+        ids, line_ends, reading = _number(source.texts, token_ids, vocabulary, reading)
+        splits = {f"{name} ({split})": part for split, part in zip(SPLITS, _cut(ids, line_ends, fractions, name))}
+    _warn_of_same_text(splits)
+    vocabulary = vocabulary or _build_vocabulary([*splits.values()], token_ids, reading, source.is_split)
+    return Corpus(vocabulary, *_encode(splits, token_ids, vocabulary, reading.level))
+
+
+def _number(texts: Sequence[Text], token_ids: TokenIds, vocabulary: Vocabulary | None, reading: Reading):
+    """Return the provisional ids of one text, int32 `[N]`, of its lines the end in characters and tokens, and the reading."""
+    pieces, reading = recognize_symbols(read_pieces(texts), reading, name_of(texts))
+    ids, line_ends, length = array("i"), array("q"), 0
+    for piece in reading.tokenize(pieces, vocabulary):
+        ids.extend(map(token_ids.__getitem__, piece.tokens))
+        length += piece.length
+        if piece.ends_line:
+            line_ends.extend((length, len(ids)))
+    return np.frombuffer(ids, np.int32), np.frombuffer(line_ends, np.int64).reshape(-1, 2), reading
+
+
+def _cut(ids: np.ndarray, line_ends: np.ndarray, fractions: tuple[float, float], name: str) -> list[np.ndarray]:
+    """Cut one text into train, valid and test so that each has its fraction of the characters.
+
+    Cuts are between lines. If there are too few lines, they are between tokens.
+    """
+    characters, tokens = line_ends.T
+    whole_lines = np.searchsorted(characters, np.rint(np.cumsum(fractions) * characters[-1]), side="right")
+    parts = np.split(ids, np.append(0, tokens)[whole_lines])
+    if not all(map(len, parts)):
+        parts = np.split(ids, np.rint(np.cumsum(fractions) * (len(ids) - 1)).astype(int))
+    if not all(map(len, parts)):
+        raise DataError(f"{name}: has {len(ids)} tokens, too few for {', '.join(SPLITS)}; give a longer text, or three files")
+    return parts
+
+
+def _build_vocabulary(splits: list[np.ndarray], token_ids: TokenIds, reading: Reading, is_split: bool) -> Vocabulary:
+    """Build the vocabulary of the training text, of which `splits` has the provisional ids."""
+    words = list(token_ids)
+    train, *others = (np.bincount(ids, minlength=len(words)) for ids in splits)
+    if not is_split and reading.level != "word":
+        train = train + sum(others)
+    has_unseen = any(np.any((other > 0) & (train == 0)) for other in others)
+    has_rare = reading.level == "word" and (has_unseen or not is_split)
+    return reading.build_vocabulary({word: count for word, count in zip(words, train.tolist()) if count}, has_rare, has_unseen)
+
+
+def _encode(splits: Mapping[str, np.ndarray], token_ids: TokenIds, vocabulary: Vocabulary, level: str) -> list[np.ndarray]:
+    """Return the ids of named texts in a vocabulary. Logs one warning for the unknown words of all texts."""
+    words, ids = list(token_ids), vocabulary.ids
+    is_unknown = np.array([word not in ids for word in words])
+    counts, unknown = {}, set()
+    for name, numbers in splits.items():
+        places = np.flatnonzero(is_unknown[numbers])
+        if len(places) and UNK not in ids:
+            line = np.cumsum(numbers == token_ids[EOS]) + 1
+            raise unknown_tokens_error(name, level, [(words[numbers[at]], line[at]) for at in places[:5]], vocabulary)
+        if len(places):
+            counts[name] = len(places)
+            unknown.update(np.unique(numbers[places]).tolist())
+    if counts:
+        warn_of_unknown(counts, level, (words[number] for number in unknown), vocabulary)
+    new_ids = np.array([ids.get(word, ids.get(UNK, 0)) for word in words], np.int32)
+    return [new_ids[numbers] for numbers in splits.values()]
+
+
+def _map_source(source: Source, vocabulary: Vocabulary | None, reading: Reading, fractions) -> Corpus:
+    """Read a corpus of plain files into memory-mapped arrays, with the result of `_read_source`.
 
     Two texts with equal ids are taken for the same text, although their unknown words may differ.
     """
-    splits = []
-    for path in paths:
-        vocabulary, ids = memmap.read_ids(path, vocabulary, level)
-        if splits and np.array_equal(ids, splits[0]):
-            raise _same_text_error(path, paths[0])
-        splits.append(ids)
-    return Corpus(vocabulary, *splits)
+    _, reading = recognize_symbols(read_pieces(source.texts[:1]), reading, source.texts[0].name)
+    try:
+        return _map_splits(source, vocabulary, reading)
+    except UnknownTokens:
+        if vocabulary or reading.min_count:
+            raise
+        return _map_splits(source, None, reading._replace(min_count=2 if reading.level == "word" else 1))
 
 
-def _same_text_error(name: str, train_name: str) -> DataError:
-    return DataError(f"{name}: is the same text as {train_name}; give a text that is not used for training")
+def _map_splits(source, vocabulary, reading):
+    splits = {}
+    for text in source.texts:
+        vocabulary, splits[text.name] = memmap.read_ids(text.path, vocabulary, reading)
+    _warn_of_same_text(splits)
+    return Corpus(vocabulary, *splits.values())
 
 
-def _encode(texts: Mapping[str, Sequence[str]], vocabulary: Vocabulary, level: str) -> list[np.ndarray]:
-    """Return the ids of named texts, each int32 `[N]`. Logs one warning for the unknown words of all texts."""
-    require_eos(vocabulary, ", ".join(texts))
-    ids = vocabulary.ids
-    unknown_counts = {}
-    for name, lines in texts.items():
-        numbered = enumerate(lines, 1)
-        unknown = ((token, number) for number, line in numbered for token in split_line(line, level) if token not in ids)
-        first = list(islice(unknown, 5))
-        if first and UNK not in ids:
-            raise unknown_tokens_error(name, level, first)
-        if first:
-            unknown_counts[name] = len(first) + sum(1 for _ in unknown)
-    if unknown_counts:
-        warn_of_unknown(unknown_counts, level)
-    return [vocabulary.encode(tokenize(lines, level)) for lines in texts.values()]
+def _warn_of_same_text(splits: Mapping[str, np.ndarray]) -> None:
+    (train_name, train), *others = splits.items()
+    same = [name for name, ids in others if np.array_equal(ids, train)]
+    if same:
+        cure = "a score on it tells what the model has learnt by heart, not how it does on a new text"
+        logger.warning("%s: the same text as %s; %s", " and ".join(same), train_name, cure)

@@ -1,206 +1,183 @@
-"""Lines of text files: three files in a folder or an archive, or one file that is split into three.
+"""Bytes to characters: plain and compressed files, decoded piece by piece.
 
-The input is not trusted. Anything unusable raises `DataError`, and an archive has bounds on memory and unpacked size.
+The input is not trusted. Anything unusable raises `DataError`, and no line, word or compressed file can fill the memory.
 """
 
+import bz2
+import codecs
 import gzip
-import io
+import lzma
 import os
-import posixpath
-import tarfile
+import zipfile
 import zlib
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import count, islice
 from typing import BinaryIO
 
-import numpy as np
+try:
+    from compression import zstd  # Python 3.14
+except ImportError:
+    try:
+        from backports import zstd
+    except ImportError:
+        zstd = None
 
 SPLITS = ("train", "valid", "test")
-FILE_NAMES = tuple(tuple(pattern.format(split) for split in SPLITS) for pattern in ("ptb.{}.txt", "{}.txt"))
-_LACKS_SPLITS = "does not hold " + " (or ".join(", ".join(names) for names in FILE_NAMES) + ")"
 
-MAX_LINE_BYTES = 1 << 20
-MAX_MEMBER_BYTES = 64 << 20  # ptb.train.txt, the largest text of simple-examples.tgz, has 5 MB
-MAX_ARCHIVE_BYTES = 512 << 20  # unpacked; simple-examples.tgz has 34 MB packed
-MAX_MEMBERS = 10_000
-LARGE_BYTES = 256 << 20  # if a file of a folder is larger, ids are memory-mapped: see memmap.py
+MAX_LINE = 1 << 20  # characters; a longer line of a text is read in pieces
+BLOCK = 1 << 20  # bytes read at a time
+LARGE_BYTES = 256 << 20  # if a plain file of a folder is larger, ids are memory-mapped; what is compressed may not be larger
+READ_ERRORS = (OSError, EOFError, RuntimeError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+READ_ERRORS += (zstd.ZstdError,) if zstd else ()
 
 
 class DataError(ValueError):
     """Data that cannot be used. The message is one line: the file, what is wrong, what to do."""
 
 
-def is_single_file(path: str | os.PathLike) -> bool:
-    """Return whether `path` means one text file, not a folder or an archive. The file need not exist."""
-    path = os.path.expanduser(path)
-    return not os.path.isdir(path) and not path.endswith((".tgz", ".tar.gz"))
+def _open_zst(path: str) -> BinaryIO:
+    if zstd is None:
+        raise DataError(f"{path}: reading .zst needs a library; pip install backports.zstd, or unpack it with unzstd")
+    return zstd.open(path)
 
 
-def load_splits(path: str | os.PathLike, fractions: tuple[float, float]) -> dict[str, list[str]]:
-    """Read the lines of train, valid and test, in this order, keyed by a name for messages.
-
-    `fractions` are the shares of train and valid if `path` is a single text file; see `corpus.read_corpus`.
-
-    Raises DataError if a split is missing, damaged, not text, or has no words.
-    """
-    path = os.path.expanduser(path)
-    if os.path.isdir(path):
-        return {file: read_lines(file) for file in _split_files(path)}
-    return _split_file(path, fractions) if is_single_file(path) else _read_archive(path)
+OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _open_zst}
 
 
-def large_files(path: str | os.PathLike) -> list[str]:
-    """Return the files of train, valid and test if `path` is a folder and one of them exceeds `LARGE_BYTES`, else []."""
-    path = os.path.expanduser(path)
-    files = _split_files(path) if os.path.isdir(path) else []
-    return files if any(os.path.getsize(file) > LARGE_BYTES for file in files) else []
-
-
-def read_lines(path: str) -> list[str]:
-    """Read the lines of a text file. Raises DataError if it cannot be read, is not text, or has no words."""
-    with open_text(path) as file:
-        return list(iterate_nonempty_text(file, path))
+def compression_of(name: str) -> str:
+    """Return the ending of a compressed file, one of `OPENERS`, or "" if the name has none of them."""
+    ending = os.path.splitext(name)[1].lower()
+    return ending if ending in OPENERS else ""
 
 
 @contextmanager
-def open_text(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """Open a file for `iterate_text`. Raises DataError if it cannot be opened."""
+def open_binary(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """Open a file for `iterate_pieces`; unpack it if its name ends as `OPENERS`. Raises DataError if it cannot be opened."""
+    path = os.fspath(path)
+    opener = OPENERS.get(compression_of(path))
     try:
-        file = open(path, "rb")  # noqa: SIM115 -- an error inside the caller's `with` must not be caught here
+        file = opener(path) if opener else open(path, "rb")  # noqa: SIM115 -- an error of the caller must not be caught here
+    except DataError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: the path contains a null byte
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path}: cannot be read ({reason}); check the path and its permissions") from None
+        raise unreadable(path, error) from None
     with file:
         yield file
 
 
-def iterate_nonempty_text(stream: BinaryIO, name: str | os.PathLike) -> Iterator[str]:
-    """Yield lines as `iterate_text`. Raises DataError after the last line if no line has a word."""
-    has_words = False
-    for line in iterate_text(stream, name):
-        has_words = has_words or bool(line.strip())
+def unreadable(name: str | os.PathLike, error: Exception) -> DataError:
+    """Return the error for a file that cannot be read."""
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    cure = "check the path and its permissions" if getattr(error, "errno", None) else "it is damaged or cut off: get it again"
+    return DataError(f"{name}: cannot be read ({reason}); {cure}")
+
+
+def read_file(path: str, encoding: str = "utf-8") -> Iterator[str]:
+    """Yield the pieces of a text file, without a byte order mark at its start."""
+    with open_binary(path) as stream:
+        max_bytes = LARGE_BYTES if compression_of(path) else None
+        yield from without_mark(iterate_pieces(stream, path, encoding, max_bytes))
+
+
+def without_mark(pieces: Iterable[str]) -> Iterator[str]:
+    """Yield the pieces of a text without the byte order mark that some editors put at its start."""
+    for number, piece in enumerate(pieces):
+        if number or piece != "\ufeff":
+            yield piece if number else piece.removeprefix("\ufeff")
+
+
+def iterate_text(stream: BinaryIO, name: str | os.PathLike, encoding: str = "utf-8") -> Iterator[str]:
+    """Yield lines as `iterate_lines`, without a byte order mark at the start."""
+    yield from without_mark(iterate_lines(stream, name, encoding))
+
+
+def iterate_lines(stream: BinaryIO, name: str | os.PathLike, encoding: str = "utf-8") -> Iterator[str]:
+    """Yield the lines of a binary stream, each with its newline.
+
+    Raises DataError as `iterate_pieces`, or if a line has more than `MAX_LINE` characters.
+    """
+    for number, line in enumerate(iterate_pieces(stream, name, encoding), 1):
+        if len(line) > MAX_LINE:
+            raise DataError(f"{name}: line {number} has over {MAX_LINE:,} characters; write one sentence per line")
         yield line
-    if not has_words:
-        raise DataError(f"{name}: has no words; give a text with one sentence per line")
 
 
-def iterate_text(stream: BinaryIO, name: str | os.PathLike) -> Iterator[str]:
-    """Yield lines as `iterate_lines`, without the byte order mark that some editors put at the start of a file."""
-    for number, line in enumerate(iterate_lines(stream, name)):
-        yield line if number else line.removeprefix("\ufeff")
+def iterate_pieces(
+    stream: BinaryIO, name: str | os.PathLike, encoding: str = "utf-8", max_bytes: int | None = None
+) -> Iterator[str]:
+    """Yield the lines of a binary stream, each with its newline, in pieces if they are long. Only "\\n" ends a line.
 
-
-def iterate_lines(stream: BinaryIO, name: str | os.PathLike) -> Iterator[str]:
-    """Yield the lines of a binary stream, each with its newline. Only "\\n" ends a line.
-
-    Raises DataError, with `name` and the number of the line, if the text is not UTF-8, contains a zero byte, has a line
-    longer than `MAX_LINE_BYTES`, or cannot be read.
+    A piece of a line that goes on has `MAX_LINE` + 1 characters. Raises DataError, with `name` and the number of the line, if
+    the text is not in this encoding or contains a zero byte; or if it cannot be read, or has more than `max_bytes` bytes.
     """
-    for number in count(1):
+    decoder, rest, line = _make_decoder(encoding), "", 1
+    for block in _iterate_blocks(stream, name, max_bytes):
         try:
-            line = stream.readline(MAX_LINE_BYTES + 1)
-        except OSError as error:
-            raise DataError(f"{name}: cannot be read ({error.strerror}); check the path and the disk") from None
-        if not line:
-            return
-        place = f"{name}: line {number}"
-        if len(line) > MAX_LINE_BYTES:
-            raise DataError(f"{place} has over {MAX_LINE_BYTES:,} bytes; write one sentence per line")
-        if b"\0" in line:
-            raise DataError(f"{place} contains a zero byte, so the file is binary; give plain text in UTF-8")
+            text = decoder.decode(block, final=not block)
+        except UnicodeError as error:
+            raise _undecodable(name, encoding, line, error) from None
+        if "\0" in text:
+            raise _binary(name, line, text)
+        *lines, rest = (rest + text).split("\n")
+        for complete in lines:
+            yield complete + "\n"
+        line += len(lines)
+        while len(rest) > MAX_LINE:
+            yield rest[: MAX_LINE + 1]
+            rest = rest[MAX_LINE + 1 :]
+    if rest:
+        yield rest
+
+
+def _iterate_blocks(stream, name, max_bytes):
+    """Yield what a stream has, as it comes, and at last an empty block."""
+    size, block = 0, None
+    while block != b"":
         try:
-            yield line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{place} is not UTF-8 ({error.reason}); convert the file to UTF-8") from None
+            block = stream.read1(BLOCK)
+        except READ_ERRORS as error:
+            raise unreadable(name, error) from None
+        size += len(block)
+        if max_bytes is not None and size > max_bytes:
+            raise DataError(f"{name}: unpacks to over {max_bytes:,} bytes; unpack it, and pass the file or its folder")
+        yield block
 
 
-def _split_files(folder: str) -> list[str]:
-    """Return the paths of train, valid and test in a folder or in its subfolder `data`."""
-    for parent in (folder, os.path.join(folder, "data")):
-        for names in FILE_NAMES:
-            files = [os.path.join(parent, name) for name in names]
-            if all(map(os.path.exists, files)):
-                return files
-    raise DataError(f"{folder}: {_LACKS_SPLITS}, nor does its data/; put them there, or pass the folder that holds them")
-
-
-def _split_file(path: str, fractions: tuple[float, float]) -> dict[str, list[str]]:
-    """Split one text between lines into train, valid and test, so that each has its fraction of the characters."""
-    lines = read_lines(path)
-    ends = np.cumsum([len(line) for line in lines])
-    first, second = np.searchsorted(ends, np.rint(np.cumsum(fractions) * ends[-1]), side="right")
-    parts = (lines[:first], lines[first:second], lines[second:])
-    if not all(parts):
-        raise DataError(f"{path}: has too few lines for {', '.join(SPLITS)}; give a longer text, or three files")
-    return {f"{path} ({split})": part for split, part in zip(SPLITS, parts)}
-
-
-def _read_archive(path: str) -> dict[str, list[str]]:
-    """Read the lines of train, valid and test from an archive, keyed by "archive:member"."""
+def is_encoding(name: str) -> bool:
+    """Return whether Python can decode a text in this encoding piece by piece."""
     try:
-        with _BoundedGzip(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
-            texts = _read_members(archive, path)
-            while stream.read(MAX_LINE_BYTES):  # gzip verifies the checksum at the end of the stream
-                pass
-    except DataError:
-        raise
-    except (EOFError, OSError, RecursionError, ValueError, tarfile.TarError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(
-            f"{path}: is not a readable simple-examples.tgz ({reason}); pass simple-examples.tgz as published, or a folder"
-        ) from None
-    return {name: list(iterate_nonempty_text(io.BytesIO(data), name)) for name, data in texts.items()}
+        "a".encode(name, "ignore")  # LookupError for a codec that is not for text, such as hex
+        return bool(codecs.getincrementaldecoder(name))
+    except (LookupError, ValueError):  # ValueError: the name contains a null byte
+        return False
 
 
-def _read_members(archive: tarfile.TarFile, path: str) -> dict[str, bytes]:
-    """Read train, valid and test from the first folder of the archive that holds all three, keyed by "archive:member"."""
-    folders = defaultdict(dict)
-    bytes_left = len(SPLITS) * MAX_MEMBER_BYTES
-    for member in islice(archive, MAX_MEMBERS):
-        folder, name = posixpath.split(member.name)
-        if not any(name in names for names in FILE_NAMES):
-            continue
-        _require_plain_file(member, path)
-        folders[folder][name] = archive.extractfile(member).read()
-        bytes_left -= len(folders[folder][name])
-        if bytes_left < 0:
-            raise DataError(f"{path}: has too many texts before a folder with all three; unpack it and pass the folder")
-        for names in FILE_NAMES:
-            if folders[folder].keys() >= set(names):
-                return {f"{path}:{name}": folders[folder][name] for name in names}
-    raise DataError(f"{path}: {_LACKS_SPLITS} in one folder; pass simple-examples.tgz as published, or a folder")
+def _make_decoder(encoding):
+    if not is_encoding(encoding):
+        raise DataError(f"encoding {encoding!r}: is none that Python knows; use utf-8, utf-16, latin-1, cp1252, …")
+    return codecs.getincrementaldecoder(encoding)()
 
 
-def _require_plain_file(member: tarfile.TarInfo, path: str) -> None:
-    folder, name = posixpath.split(member.name)
-    if posixpath.isabs(folder) or ".." in folder.split("/"):
-        raise DataError(f"{path}: {name} has a path outside the archive; use a copy from a trusted source")
-    if not member.isreg() or member.issparse():
-        raise DataError(f"{path}: {name} is a link or a special file; pack it as a plain file")
-    if member.size > MAX_MEMBER_BYTES:
-        raise DataError(f"{path}: {name} has over {MAX_MEMBER_BYTES:,} bytes; unpack it and pass the folder")
+def _undecodable(name, encoding, line, error):
+    """Return the error for bytes that are not in an encoding, with the flag that says which one to use."""
+    data, start = (error.object, error.start) if isinstance(error, UnicodeDecodeError) else (b"", 0)
+    before = data[:start].decode(encoding, "ignore")
+    if "\0" in before:
+        return _binary(name, line, before)
+    place = f"{name}: line {line + before.count(chr(10))}"
+    is_utf8 = codecs.lookup(encoding).name == "utf-8"
+    if is_utf8 and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return DataError(f"{place} is in UTF-16, not in UTF-8; add --encoding=utf-16")
+    what = "UTF-8" if is_utf8 else encoding
+    cure = "add --encoding=… with its encoding, for example latin-1 or cp1252" if is_utf8 else "try --encoding=utf-8"
+    return DataError(f"{place} is not in {what} ({getattr(error, 'reason', error)}); {cure}")
 
 
-class _BoundedGzip(gzip.GzipFile):
-    """A gzip file that raises DataError on a decompression bomb.
-
-    One read is bounded because tarfile reads a header into memory whatever its size. The position is bounded because
-    tarfile skips members by reading through them.
-    """
-
-    def read(self, size=-1):
-        if not 0 <= size <= MAX_MEMBER_BYTES:
-            raise DataError(f"{self.name}: has a header of over {MAX_MEMBER_BYTES:,} bytes; pass a folder instead")
-        data = super().read(size)
-        self._check_position(self.tell())
-        return data
-
-    def seek(self, offset, whence=io.SEEK_SET):
-        self._check_position(offset)
-        return super().seek(offset, whence)
-
-    def _check_position(self, position):
-        if not 0 <= position <= MAX_ARCHIVE_BYTES:
-            raise DataError(f"{self.name}: is damaged or unpacks to over {MAX_ARCHIVE_BYTES:,} bytes; pass a folder instead")
+def _binary(name, line, text):
+    """Return the error for a text, from `line` on, with a zero byte: it is binary, or in UTF-16 without a byte order mark."""
+    line += text[: text.index("\0")].count("\n")
+    head = text[:1000]
+    for half, encoding in ((head[1::2], "utf-16-le"), (head[::2], "utf-16-be")):
+        if half and half.count("\0") > 0.9 * len(half):
+            return DataError(f"{name}: line {line} contains a zero byte; if this is UTF-16, add --encoding={encoding}")
+    return DataError(f"{name}: line {line} contains a zero byte, so the file is binary; give plain text")

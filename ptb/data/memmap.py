@@ -8,8 +8,10 @@ A text is read once, line by line. The result is stored in three files beside, f
 | `train.txt.<key>.words` | the vocabulary of these ids, in the format of `Vocabulary.to_bytes` |
 | `train.txt.<key>.json` | the key, size and modification time of the text, CRC-32 of `.words` and `.ids` |
 
-The key is a hash of the vocabulary and the level. If the text was read without a vocabulary, `train.txt.<level>.json` is a
-copy of the record. If a file is missing, damaged or older than the text, all are made again; a user may delete them.
+The key is a hash of the vocabulary and of how the text is read. If it was read without a vocabulary, `train.txt.<level>.json`
+is a copy of the record, with the options in its name if they are not the usual ones (`train.txt.word-min_count=2.json`).
+
+If a file is missing, damaged or older than the text, all are made again; a user may delete them.
 """
 
 import contextlib
@@ -26,14 +28,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ptb.data.files import DataError, iterate_nonempty_text, open_text
-from ptb.data.vocabulary import EOS, UNK, Vocabulary, require_eos, split_line, unknown_tokens_error, warn_of_unknown
+from ptb.data.files import DataError, open_binary, read_file
+from ptb.data.sources import Text, read_pieces
+from ptb.data.vocabulary import UNK, Reading, TokenIds, Vocabulary, require_eos, unknown_tokens_error, warn_of_unknown
 
 CHUNK = 1 << 20  # ids processed at a time
 DAY = 24 * 60 * 60  # seconds; upper bound on the time to read any text
 
 
-def read_ids(path: str, vocabulary: Vocabulary | None = None, level: str = "word") -> tuple[Vocabulary, np.ndarray]:
+def read_ids(path: str, vocabulary: Vocabulary | None = None, reading: Reading = Reading()) -> tuple[Vocabulary, np.ndarray]:
     """Return the vocabulary and the memory-mapped ids of a text, int32 `[N]`. Reads the text only if no ids are stored.
 
     If `vocabulary` is None, build it from the text. The warning of unknown words appears only when ids are made.
@@ -43,14 +46,14 @@ def read_ids(path: str, vocabulary: Vocabulary | None = None, level: str = "word
     """
     if vocabulary is not None:
         require_eos(vocabulary, path)
-    with open_text(path) as file:
+    with open_binary(path) as file:
         status = os.stat(file.fileno())
     source = {"bytes": status.st_size, "modified": status.st_mtime_ns}
-    stored = _load(path, level if vocabulary is None else _key(vocabulary, level), source)
+    stored = _load(path, _label(reading) if vocabulary is None else _key(vocabulary, reading), source)
     if stored:
         return stored
     try:
-        return _make(path, source, vocabulary, level)
+        return _make(path, source, vocabulary, reading)
     except OSError as error:
         raise DataError(
             f"{path}: cannot write token ids beside this text ({error.strerror}); a large text needs 4 bytes per token "
@@ -70,7 +73,7 @@ def _load(path: str, name: str, source: dict) -> tuple[Vocabulary, np.ndarray] |
     return None
 
 
-def _make(path: str, source: dict, vocabulary: Vocabulary | None, level: str) -> tuple[Vocabulary, np.ndarray]:
+def _make(path: str, source: dict, vocabulary: Vocabulary | None, reading: Reading) -> tuple[Vocabulary, np.ndarray]:
     """Read a text, store its ids beside it, and return them as `read_ids` does.
 
     Files are written in a temporary folder and then renamed, so several processes can do this at the same time.
@@ -79,21 +82,25 @@ def _make(path: str, source: dict, vocabulary: Vocabulary | None, level: str) ->
     _delete_abandoned(folder)
     with tempfile.TemporaryDirectory(prefix=".ids-", dir=folder) as temporary:
         new = f"{temporary}/new"
-        token_ids = _write_ids(path, f"{new}.ids", vocabulary, level)
-        is_own = vocabulary is None
+        words = _write_ids(path, f"{new}.ids", vocabulary, reading)
+        ids, is_own = _map(f"{new}.ids", "r+"), vocabulary is None
+        counts = sum(np.bincount(chunk, minlength=len(words)) for chunk in _chunks(ids))
         if is_own:
-            vocabulary = _sort_ids(_map(f"{new}.ids", "r+"), list(token_ids))
+            vocabulary = reading.build_vocabulary(dict(zip(words, counts.tolist())))
+        unknown = [index for index, word in enumerate(words) if word not in vocabulary.ids and counts[index]]
+        if is_own or unknown:
+            _renumber(ids, vocabulary, words)
         Path(f"{new}.words").write_bytes(vocabulary.to_bytes())
-        key = _key(vocabulary, level)
+        key = _key(vocabulary, reading)
         base = f"{path}.{key}"
         record = {"key": key, "source": source, "crc32": _checksum(new)}
         for ending in ("ids", "words"):
             os.replace(f"{new}.{ending}", f"{base}.{ending}")
-        for name in (key, level) if is_own else (key,):
+        for name in (key, _label(reading)) if is_own else (key,):
             Path(f"{new}.json").write_text(json.dumps(record))
             os.replace(f"{new}.json", f"{path}.{name}.json")
-    if token_ids.num_unknown:
-        warn_of_unknown({path: token_ids.num_unknown}, level)
+    if unknown:
+        warn_of_unknown({path: int(counts[unknown].sum())}, reading.level, (words[index] for index in unknown), vocabulary)
     return vocabulary, _map(f"{base}.ids")
 
 
@@ -105,62 +112,45 @@ def _delete_abandoned(folder: str) -> None:
                 shutil.rmtree(temporary)
 
 
-def _write_ids(path: str, ids_path: str, vocabulary: Vocabulary | None, level: str) -> "_TokenIds":
-    """Write the ids of a text to `ids_path`. Without a vocabulary, ids are numbered by first appearance."""
-    token_ids = _TokenIds(vocabulary)
-    buffer = array("i")
-    with open_text(path) as text, open(ids_path, "wb") as file:
-        for number, line in enumerate(iterate_nonempty_text(text, path), 1):
-            try:
-                buffer.extend(map(token_ids.__getitem__, split_line(line, level)))
-            except KeyError as error:
-                raise unknown_tokens_error(path, level, [(error.args[0], number)]) from None
-            buffer.append(token_ids[EOS])
+def _write_ids(path: str, ids_path: str, vocabulary: Vocabulary | None, reading: Reading) -> list[str]:
+    """Write ids of a text to `ids_path` and return their words: those of the vocabulary, then new ones by first appearance.
+
+    Raises UnknownTokens if a word is new to a vocabulary without `<unk>`.
+    """
+    token_ids, buffer, number = TokenIds(vocabulary), array("i"), 1
+    is_closed = vocabulary is not None and UNK not in vocabulary.ids
+    text = Text(path, lambda: read_file(path, reading.encoding))
+    with open(ids_path, "wb") as file:
+        for piece in reading.tokenize(read_pieces([text]), vocabulary):
+            buffer.extend(map(token_ids.__getitem__, piece.tokens))
+            if is_closed and len(token_ids) > len(vocabulary):
+                raise unknown_tokens_error(path, reading.level, [([*token_ids][len(vocabulary)], number)], vocabulary)
+            number += piece.ends_line
             if len(buffer) >= CHUNK:
                 buffer.tofile(file)
                 del buffer[:]
         buffer.tofile(file)
-    return token_ids
+    return list(token_ids)
 
 
-class _TokenIds(dict):
-    """A map from token to id. Without a vocabulary, a new token gets the next id.
-
-    With a vocabulary, an unknown token gets the id of `<unk>` and is counted in `num_unknown`. Raises KeyError if the
-    vocabulary has no `<unk>`.
-    """
-
-    def __init__(self, vocabulary: Vocabulary | None):
-        super().__init__(() if vocabulary is None else vocabulary.ids)
-        self.grows = vocabulary is None
-        self.num_unknown = 0
-
-    def __missing__(self, token: str) -> int:
-        if self.grows:
-            return self.setdefault(token, len(self))
-        if UNK not in self:
-            raise KeyError(token)
-        self.num_unknown += 1
-        return self[UNK]
-
-
-def _sort_ids(ids: np.ndarray, words: Sequence[str]) -> Vocabulary:
-    """Renumber ids in place to the order of `Vocabulary.build`, and return that vocabulary.
-
-    `words` are in the order of the old ids.
-    """
-    counts = sum(np.bincount(chunk, minlength=len(words)) for chunk in _chunks(ids))
-    order = sorted(range(len(words)), key=lambda index: (-counts[index], words[index]))
-    new_ids = np.empty(len(words), np.int32)
-    new_ids[order] = np.arange(len(words))
+def _renumber(ids: np.ndarray, vocabulary: Vocabulary, words: Sequence[str]) -> None:
+    """Replace ids, which index `words`, in place by the ids of these words in a vocabulary."""
+    new_ids = vocabulary.encode(words)
     for chunk in _chunks(ids):
         chunk[:] = new_ids[chunk]
     ids.flush()
-    return Vocabulary(tuple(words[index] for index in order))
 
 
-def _key(vocabulary: Vocabulary, level: str) -> str:
-    return hashlib.sha256("\n".join([level, *vocabulary.words]).encode()).hexdigest()[:8]
+def _label(reading: Reading) -> str:
+    """Return a name for how a text is read: the level, and what is not usual."""
+    usual = Reading()._asdict()
+    options = [f"{name}={value}" for name, value in reading._asdict().items() if value != usual[name] and name != "level"]
+    return "-".join([reading.level, *options])
+
+
+def _key(vocabulary: Vocabulary, reading: Reading) -> str:
+    label = _label(reading._replace(min_count=0, vocab_size=0))
+    return hashlib.sha256("\n".join([label, *vocabulary.words]).encode()).hexdigest()[:8]
 
 
 def _checksum(base: str) -> int:

@@ -71,7 +71,7 @@ def windows(
 
     With `burn_in` > 0 a window has burn_in + num_steps steps and still starts `num_steps` after the window before.
 
-    Raises DataError, which begins with `name`, if the text is too short for one window.
+    Raises DataError, which begins with `name`, if the text is too short for one window; it says what to `--set`.
     Raises ValueError if `batch_size` or `num_steps` is below 1.
     """
     if batch_size < 1 or num_steps < 1:
@@ -83,12 +83,32 @@ def windows(
         needed = batch_size * (1 + burn_in + (num_steps if drop_remainder else 1))
         raise DataError(
             f"{name}: has {len(tokens):,} tokens, too few for one window of batch_size {batch_size} and num_steps "
-            f"{num_steps}, which needs {needed:,}; use a longer text or a smaller batch_size or num_steps"
+            f"{num_steps}, which needs {needed:,}; use a longer text{_smaller_sizes(len(tokens), num_steps, burn_in)}"
         )
     streams = np.asarray(tokens)[: batch_size * stream_length].reshape(batch_size, stream_length)
     starts = num_steps * np.arange(count)
     stops = np.minimum(starts + burn_in + num_steps, stream_length - 1)  # the last token is only a target
     return Windows(streams, np.stack([starts, stops], 1))
+
+
+def validation_windows(tokens: np.ndarray, batch_size: int, num_steps: int, name: str = "the text") -> Windows:
+    """Return the windows of a text to be scored during training, at `batch_size` or the largest that the text has room for.
+
+    The batch size only decides where streams begin and which tokens are left over. If not even one stream has room for a
+    window, the whole text is one shorter window. Raises DataError as `windows` if the text has fewer than two tokens.
+    """
+    batch_size = max(1, min(batch_size, len(tokens) // (1 + num_steps)))
+    return windows(tokens, batch_size, num_steps, drop_remainder=len(tokens) > num_steps, name=name)
+
+
+def _smaller_sizes(num_tokens: int, num_steps: int, burn_in: int) -> str:
+    """Return which sizes to set for a text of so few tokens: a batch with ten windows if there is room, or with one."""
+    if num_tokens < 2:
+        return ""
+    few_windows = min(10, (num_tokens - 1 - burn_in) // num_steps)
+    if few_windows < 1:
+        return f", or --set batch_size=1 --set num_steps={num_tokens - 1}" + (" --set bptt_steps=0" if burn_in else "")
+    return f", or --set batch_size={num_tokens // (1 + burn_in + few_windows * num_steps)}"
 
 
 def scoring_windows(tokens: np.ndarray) -> Windows:

@@ -1,7 +1,7 @@
 """A trained model, opened from a run folder: `lm = ptb.load("runs/small-1")`."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ import tensorflow as tf
 from ptb.config import ConfigError, from_json
 from ptb.data.corpus import read_tokens
 from ptb.data.files import DataError
-from ptb.data.vocabulary import EOS, LEVELS, UNK, Vocabulary, join_tokens, split_line, tokenize
+from ptb.data.vocabulary import EOS, LEVELS, UNK, Vocabulary, join_tokens, lowercase_hint, tokenize
 from ptb.data.windows import scoring_windows
 from ptb.evaluation import sampling
 from ptb.evaluation.score import Score, make_eval_step, make_rank_step, score_windows
@@ -40,9 +40,14 @@ class SentenceScore(NamedTuple):
         return Score(-self.log_probability, len(self.tokens)).perplexity
 
 
-def load(path: str | os.PathLike, *, rnn_mode: str = "auto", precision: str = "float32") -> "TrainedModel":
-    """Open the run folder `path`. Raise RunError if it holds no usable run, DataError if its vocabulary is damaged."""
-    return TrainedModel(path, rnn_mode=rnn_mode, precision=precision)
+def load(
+    path: str | os.PathLike, *, rnn_mode: str = "auto", precision: str = "float32", lowercase: bool = False
+) -> "TrainedModel":
+    """Open the run folder `path`. Raise RunError if it holds no usable run, DataError if its vocabulary is damaged.
+
+    `lowercase` makes all letters of texts and prompts small, except of words that the vocabulary has.
+    """
+    return TrainedModel(path, rnn_mode=rnn_mode, precision=precision, lowercase=lowercase)
 
 
 class TrainedModel:
@@ -52,7 +57,7 @@ class TrainedModel:
     used. Texts begin after an `<eos>`, with a state of zeros.
     """
 
-    def __init__(self, path: str | os.PathLike, *, rnn_mode: str = "auto", precision: str = "float32"):
+    def __init__(self, path: str | os.PathLike, *, rnn_mode: str = "auto", precision: str = "float32", lowercase: bool = False):
         self.run = RunFolder(path)
         if self.run.config is None:
             raise RunError(f"{path}: holds no run (no config.json); name the --save_path of a training run")
@@ -60,6 +65,7 @@ class TrainedModel:
             raise RunError(f"{path}: holds no checkpoint yet; train it first, or let it train for longer")
         self.record, self.config = _read_config(self.run)
         self.vocabulary = Vocabulary.load(self.run.vocabulary_path)
+        self.lowercase = lowercase or self.config.data.lowercase
         self.precision = devices.choose_precision(precision, devices.visible_gpus())
         self._rnn_mode = rnn_mode
         self._donor: TrainedModel | None = None
@@ -128,10 +134,10 @@ class TrainedModel:
         A file is scored as evaluate.py does: its first token is not predicted. A string begins after an `<eos>`.
         """
         if isinstance(text, os.PathLike) or ("\n" not in text and os.path.isfile(os.path.expanduser(text))):
-            ids = read_tokens(text, self.vocabulary, self.config.data.level)
+            ids = read_tokens(text, self.vocabulary, self.config.data.level, lowercase=self.lowercase)
         else:
             lines = text.removesuffix("\n").split("\n")  # as in a file; str.splitlines ends lines at more characters
-            ids = self.vocabulary.encode([EOS, *tokenize(lines, self.config.data.level)])
+            ids = self.vocabulary.encode([EOS, *self.tokenize(lines)])
         log_probabilities = self.log_probabilities(ids)
         return Score(-float(log_probabilities.sum(dtype=np.float64)), log_probabilities.size).perplexity
 
@@ -145,7 +151,7 @@ class TrainedModel:
         """Yield what `score` returns, one sentence at a time. Raise DataError for a word with neither an id nor `<unk>`."""
         eos, state, step = self.vocabulary.ids[EOS], self.model.initial_state(1), self.eval_step
         for number, sentence in enumerate(sentences, 1):
-            tokens = (*split_line(sentence, self.config.data.level), EOS)
+            tokens = (*self.tokenize([sentence]),)
             try:
                 ids = self.vocabulary.encode(tokens)
             except DataError as error:
@@ -193,20 +199,27 @@ class TrainedModel:
 
     def states(self, sentence: str) -> list[np.ndarray]:
         """Return the hidden states of every layer after `<eos>` and after each token, a `[1 + tokens, units]` array a layer."""
-        ids = self.vocabulary.encode([EOS, *split_line(sentence, self.config.data.level)])
+        ids = self.vocabulary.encode([EOS, *self.tokenize([sentence])][:-1])
         outputs, _ = self.model.outputs(tf.constant(ids[np.newaxis]), self.model.initial_state(1))
         return [layer.numpy()[:, 0] for layer in outputs.layers]
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """Return the ids of a prompt, whose last line goes on. Raise DataError if the vocabulary knows none of its tokens."""
         level = self.config.data.level
-        *tokens, _ = tokenize(prompt.split("\n"), level, framed=False)  # without the last <eos>
+        *tokens, _ = self.tokenize(prompt.split("\n"), framed=False)  # without the last <eos>
         unknown = self.unknown_tokens(tokens)
+        hint = lowercase_hint(unknown, self.vocabulary)
         if unknown and UNK not in self.vocabulary.ids:
-            raise DataError(f"prompt: the vocabulary has neither {_quoted(unknown)} nor {UNK}; use other {LEVELS[level]}")
+            cure = hint or f"; use other {LEVELS[level]}"
+            raise DataError(f"prompt: the vocabulary has neither {_quoted(unknown)} nor {UNK}{cure}")
         if unknown and {*tokens} <= {*unknown, EOS}:
-            raise DataError(f"prompt: the vocabulary has none of {_quoted(unknown)}; use {LEVELS[level]} of the training text")
+            cure = hint or f"; use {LEVELS[level]} of the training text"
+            raise DataError(f"prompt: the vocabulary has none of {_quoted(unknown)}{cure}")
         return self.vocabulary.encode(tokens).tolist()
+
+    def tokenize(self, lines: Iterable[str], framed: bool = True) -> Iterator[str]:
+        """Yield the tokens of lines, each with an `<eos>`, as the run reads a text; see `ptb.data.vocabulary.split_line`."""
+        return tokenize(lines, self.config.data.level, framed, self.lowercase, self.vocabulary.ids)
 
     def unknown_tokens(self, tokens: Sequence[str]) -> list[str]:
         """Return the tokens that the vocabulary does not have, each once."""

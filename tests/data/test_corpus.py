@@ -106,10 +106,18 @@ def test_reading_imports_no_tensorflow_and_warns_in_one_line_on_standard_error(t
 
 
 def test_unknown_words_are_an_error_with_their_lines_if_the_vocabulary_has_no_unk(tmp_path):
-    files = FILES | {"ptb.train.txt": "the dog sat\nsaw\n", "ptb.test.txt": "the dog\nan ox sat\nemus\n"}
-    folder = write_files(tmp_path, files)
-    with raises_one_line(DataError, folder / "ptb.test.txt", "'an' in line 2", "'ox' in line 2", "'emus' in line 3"):
-        read_corpus(folder)
+    folder = write_files(tmp_path, FILES | {"ptb.train.txt": "the cat\n", "ptb.test.txt": "the dog\nan ox sat\nemus\n"})
+    facts = ("'an' in line 2", "'ox' in line 2", "'emus' in line 3", "--set min_count=2")
+    with raises_one_line(DataError, folder / "ptb.test.txt", *facts):
+        read_corpus(folder, Vocabulary(("the", "cat", "dog", "sat", EOS)))
+
+
+def test_the_remedy_for_capitals_is_lower_case(tmp_path, caplog):
+    path = write_files(tmp_path, {"text.txt": "The Cat sat\n"}) / "text.txt"
+    with raises_one_line(DataError, path, "'The' in line 1", "--lowercase"):
+        read_tokens(path, Vocabulary(("the", "cat", "sat", EOS)))
+    read_tokens(path, Vocabulary(("the", "cat", EOS, UNK)))
+    assert "--lowercase" in caplog.text
 
 
 def test_unknown_characters_are_an_error_with_their_lines(tmp_path):
@@ -127,17 +135,19 @@ def test_a_vocabulary_without_eos_is_an_error(tmp_path):
 # Splits that are the training text
 
 
-def test_a_split_that_is_the_training_text_is_an_error_before_any_warning(tmp_path, caplog):
-    folder = write_files(tmp_path, FILES | {"ptb.valid.txt": TRAIN, "ptb.test.txt": "a zebra\n"})
-    with raises_one_line(DataError, folder / "ptb.valid.txt", folder / "ptb.train.txt"):
-        read_corpus(folder)
-    assert not caplog.records  # none of the zebra
+@pytest.mark.parametrize("valid", [TRAIN, TRAIN.replace("\n", "\r\n"), TRAIN.removesuffix("\n")])
+def test_a_split_that_is_the_training_text_is_warned_of(tmp_path, caplog, valid):
+    folder = write_files(tmp_path, FILES | {"ptb.valid.txt": valid})
+    corpus = read_corpus(folder)
+    np.testing.assert_array_equal(corpus.valid, corpus.train)
+    assert f"{folder / 'ptb.valid.txt'}: the same text as {folder / 'ptb.train.txt'};" in caplog.text
 
 
-def test_different_texts_of_unknown_words_are_not_the_same_text(tmp_path):
+def test_different_texts_of_unknown_words_are_not_the_same_text(tmp_path, caplog):
     write_files(tmp_path, {"train.txt": "alpha beta\n", "valid.txt": "gamma delta\n", "test.txt": "alpha\n"})
     corpus = read_corpus(tmp_path, Vocabulary((UNK, EOS, "the")))
     assert corpus.train.tolist() == corpus.valid.tolist() == [0, 0, 1]
+    assert "same text" not in caplog.text
 
 
 # Sources

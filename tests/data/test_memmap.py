@@ -12,10 +12,10 @@ import pytest
 
 from helpers import processes
 from helpers.texts import TINY, raises_one_line, write_files
-from ptb.data import files, memmap
+from ptb.data import memmap, sources
 from ptb.data.corpus import load_corpus, read_corpus
 from ptb.data.files import DataError
-from ptb.data.vocabulary import EOS, UNK, Vocabulary
+from ptb.data.vocabulary import EOS, UNK, Reading, Vocabulary
 
 TEXTS = {
     "train.txt": "\ufeffthe cat sees the dogs\n\nthe dogs see <unk>\nno_body sleeps",
@@ -27,7 +27,7 @@ TEXTS = {
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A folder with a large text: the bounds are lowered to a few tokens."""
-    monkeypatch.setattr(files, "LARGE_BYTES", 50)
+    monkeypatch.setattr(sources, "LARGE_BYTES", 50)
     monkeypatch.setattr(memmap, "CHUNK", 4)
     return write_files(tmp_path, TEXTS)
 
@@ -62,7 +62,7 @@ def test_a_large_corpus_equals_the_corpus_in_memory(folder, level, words, caplog
 def test_texts_beyond_the_bound_are_mapped(folder, monkeypatch, bound, is_mapped):
     write_files(folder, TEXTS | {"test.txt": "a " * 28 + "b\n"})  # 58 bytes
     write_files(folder, {"train.txt": "a b <unk>\n"})
-    monkeypatch.setattr(files, "LARGE_BYTES", bound)
+    monkeypatch.setattr(sources, "LARGE_BYTES", bound)
     assert isinstance(load_corpus(folder).train, np.memmap) == is_mapped
 
 
@@ -132,7 +132,7 @@ def test_words_and_characters_of_one_vocabulary_are_stored_apart(folder):
     vocabulary = Vocabulary(("a", "b", "ab", EOS))
     path = write_files(folder, {"text.txt": "ab\n"}) / "text.txt"
     for level, ids in (("word", [2, 3]), ("char", [0, 1, 3])):
-        assert memmap.read_ids(path, vocabulary, level)[1].tolist() == ids
+        assert memmap.read_ids(path, vocabulary, Reading(level))[1].tolist() == ids
 
 
 @pytest.mark.parametrize("words", [("the", UNK), ()])
@@ -145,7 +145,7 @@ def test_a_vocabulary_without_eos_is_an_error(folder, words):
 def test_an_unknown_character_is_an_error_with_its_line(folder):
     path = write_files(folder, {"text.txt": "fa\ncafé\n"}) / "text.txt"
     with raises_one_line(DataError, path, "'é' in line 2"):
-        memmap.read_ids(path, Vocabulary(("c", "a", "f", EOS)), "char")
+        memmap.read_ids(path, Vocabulary(("c", "a", "f", EOS)), Reading("char"))
 
 
 @pytest.mark.parametrize("ending", ["ids", "words", "word.json"])
@@ -172,15 +172,46 @@ def test_records_with_any_json_are_made_again(folder, record):
     [
         ("train.txt", "a\0" * 100, ["train.txt: line 1"]),
         ("train.txt", " \n" * 100, ["train.txt"]),
-        ("test.txt", "the same\n" * 50 + "the other", ["test.txt", "'same' in line 1"]),
-        ("test.txt", TEXTS["train.txt"].replace("<unk>", "cat"), ["test.txt", "train.txt"]),
+        ("train.txt", "the cat\nthe zebra\n" * 50, ["train.txt", "'zebra' in line 2"]),
     ],
+    ids=["binary", "empty", "unknown"],
 )
 def test_bad_texts(folder, name, content, facts):
-    write_files(folder, {"train.txt": TEXTS["train.txt"].replace("<unk>", "cat"), "test.txt": "the cat"})
     write_files(folder, {name: content})
     with raises_one_line(DataError, *facts):
-        load_corpus(folder)
+        load_corpus(folder, Vocabulary((EOS, "the", "cat", "sees", "dogs", "see", "no_body", "sleeps")))
+
+
+RAW = {"train.txt": "The cat\nthe cat\nthe dogs sleep on\n" * 2 + "N Bob\n", "valid.txt": "the Ox\n", "test.txt": "the cat\n"}
+SPACED = {name: "".join(" ".join(line) + "\n" for line in text.replace(" ", "_").split("\n")) for name, text in RAW.items()}
+
+
+@pytest.mark.parametrize(
+    ("level", "options"),
+    [
+        ("word", {}),
+        ("char", {}),
+        ("word", {"min_count": 3}),
+        ("word", {"vocab_size": 4, "lowercase": True}),
+        ("word", {"encoding": "utf-16"}),
+        ("char", {"lowercase": True}),
+        ("char", {"min_count": 2, "vocab_size": 9}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("texts", [RAW, SPACED], ids=["raw", "spaced"])
+def test_a_large_text_without_unk_equals_the_corpus_in_memory(folder, texts, level, options):
+    write_files(folder, {name: text.encode(options.get("encoding", "utf-8")) for name, text in texts.items()})
+    expected = read_corpus(folder, level=level, **options)
+    assert UNK in expected.vocabulary.ids
+    for _ in range(2):  # the second time stored ids are used
+        assert_mapped_and_equal(load_corpus(folder, level=level, **options), expected)
+
+
+def test_the_training_text_as_valid_and_test_is_warned_of(folder, caplog):
+    write_files(folder, dict.fromkeys(TEXTS, TEXTS["train.txt"]))
+    assert np.array_equal(load_corpus(folder).train, load_corpus(folder).test)
+    assert "test.txt: the same text as" in caplog.text
 
 
 def test_a_full_disk_is_an_error_and_leaves_nothing(folder):
@@ -195,7 +226,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(folder):
 
 
 def make_every_text_large():
-    files.LARGE_BYTES = 0
+    sources.LARGE_BYTES = 0
 
 
 def test_training_on_a_large_text_gives_the_same_result(finished_folder, tmp_path):

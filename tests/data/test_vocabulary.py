@@ -1,12 +1,14 @@
 """Vocabulary and tokens, against cases worked by hand."""
 
+import io
+
 import numpy as np
 import pytest
 
 from helpers.texts import raises_one_line
 from ptb.data import files
 from ptb.data.files import DataError
-from ptb.data.vocabulary import EOS, UNK, Vocabulary, join_tokens, split_line, tokenize
+from ptb.data.vocabulary import EOS, UNK, Vocabulary, join_tokens, shows_symbols, split_line, tokenize, tokenize_pieces
 
 
 def test_ids_are_ordered_by_descending_count_then_by_word():
@@ -18,16 +20,72 @@ def test_ids_are_ordered_by_descending_count_then_by_word():
 
 
 @pytest.mark.parametrize(
-    ("tokens", "rare", "words"),
+    ("tokens", "limits", "words"),
     [
-        ("a a a b b c d <eos>", 0, ("a", "b", "<eos>", "c", "d")),
-        ("a a a b b c d <eos>", 1, ("a", "<unk>", "b", "<eos>")),  # c and d, but never <eos>
-        ("a a a b b c d <eos>", 2, ("<unk>", "a", "<eos>")),
-        ("a a a b b c <unk> <eos>", 2, ("a", "b", "<eos>", "<unk>", "c")),  # the text has its own <unk>
+        ("a a a b b c d <eos>", {}, "a b <eos> c d"),
+        ("a a a b b c d <eos>", {"min_count": 2}, "a <unk> b <eos>"),  # c and d, but never <eos>
+        ("a a a b b c d <eos>", {"min_count": 3}, "<unk> a <eos>"),
+        ("a a a b b c <unk> <eos>", {"min_count": 3}, "<unk> a <eos>"),  # 2 b, 1 c and its own
+        ("a a a b b c d <eos>", {"max_size": 5}, "a b <eos> c d"),
+        ("a a a b b c d <eos>", {"max_size": 4}, "a <unk> b <eos>"),
+        ("a a a b b c d <eos>", {"max_size": 3}, "<unk> a <eos>"),
+        ("a a b b <unk> <eos>", {"max_size": 3}, "<unk> a <eos>"),  # of equal counts the first by name stays
+        ("a a b <eos>", {"max_size": 4, "with_unk": True}, "a <eos> b <unk>"),
+        ("a a b <eos>", {"max_size": 3, "with_unk": True}, "a <eos> <unk>"),
+        ("a a b <eos>", {"min_count": 2, "max_size": 9}, "a <eos> <unk>"),
     ],
 )
-def test_rare_words_become_unk(tokens, rare, words):
-    assert Vocabulary.build(tokens.split(), rare).words == words
+def test_rare_words_become_unk(tokens, limits, words):
+    assert Vocabulary.build(tokens.split(), **limits).words == tuple(words.split())
+
+
+def test_symbols_of_a_line_are_separated_by_spaces():
+    assert split_line(" t h e _ c a t \n", "symbol") == ["t", "h", "e", "_", "c", "a", "t"]
+    assert "".join(join_tokens(["t", "h", "e", EOS], "symbol")) == "t h e\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        ("t h e _ c a t _ s a w _ t h e _ d o g _ s i t\n", True),
+        (" t h e _ c a t \n s a w _ < u n k > <unk> d o\n a b", True),
+        ("the cat saw the dog and the dog saw the cat and the cat ran to the dog and home\n", False),
+        ("t h e _ c a t _ s a w _ t h e _ dog s a w _ t h e\n", False),
+        ("a\nb\nc\n" * 20, False),  # a character a line
+        ("a b c\n", False),  # too few to tell
+        ("", False),
+    ],
+)
+def test_symbols_are_recognised(head, expected):
+    assert shows_symbols(head) is expected
+
+
+@pytest.mark.parametrize(("level", "text"), [("word", "The N cat"), ("char", "The N")])
+def test_lower_case_keeps_known_words(level, text):
+    tokens = split_line(text, level, lowercase=True, known={"N", "T", "cat"})
+    assert tokens == (["the", "N", "cat"] if level == "word" else ["t", "h", "e", "_", "n"])
+
+
+PIECES = {"word": ["the", "cat", EOS, "a", "mouse", EOS], "char": [*"the_cat", EOS, *"a_mouse", EOS]}
+
+
+@pytest.mark.parametrize("level", PIECES)
+def test_a_long_line_in_pieces_has_the_tokens_of_the_whole_line(monkeypatch, level):
+    monkeypatch.setattr("ptb.data.vocabulary.MAX_LINE", 5)
+    monkeypatch.setattr("ptb.data.files.MAX_LINE", 5)
+    pieces = list(files.iterate_pieces(io.BytesIO(b"the cat\na mouse"), "text", "utf-8"))
+    assert pieces == ["the cat\n", "a mous", "e"]
+    result = list(tokenize_pieces(pieces, level))
+    assert [token for piece in result for token in piece.tokens] == PIECES[level]
+    assert sum(piece.length for piece in result) == len("the cat\na mouse")
+    assert sum(piece.ends_line for piece in result) == 2
+
+
+def test_a_word_may_not_be_longer_than_the_bound(monkeypatch):
+    monkeypatch.setattr("ptb.data.vocabulary.MAX_LINE", 5)
+    assert [piece.tokens for piece in tokenize_pieces(["a bcde", "f gh\n"])] == [["a"], ["bcdef", "gh", EOS]]
+    with raises_one_line(DataError, "bcdefg", "level=char"):
+        list(tokenize_pieces(["a bcde", "fghijk", "l\n"]))
 
 
 def test_unknown_words_get_the_id_of_unk():
@@ -60,7 +118,7 @@ def test_a_saved_vocabulary_has_one_word_per_line(tmp_path):
         (b"the\ncat\nthe\n", "entry 3, 'the'"),
         (b"the\ncat\0\n", "line 2"),
         (b"the\ncaf\xe9\n", "line 2"),
-        (b"a" * (files.MAX_LINE_BYTES + 1), "line 1"),
+        (b"a" * (files.MAX_LINE + 1), "line 1"),
     ],
 )
 def test_bad_vocabulary_files(tmp_path, content, fact):

@@ -6,13 +6,14 @@ import itertools
 import numpy as np
 import pytest
 
+import cli
 import train
 from configs import SMALL
 from helpers.texts import raises_one_line
 from ptb.config import override
 from ptb.data.corpus import read_corpus
 from ptb.data.files import DataError
-from ptb.data.windows import scoring_windows, windows
+from ptb.data.windows import scoring_windows, validation_windows, windows
 
 
 def as_lists(result):
@@ -96,6 +97,44 @@ def test_a_text_too_short_for_one_window_is_an_error(options, needed):
         facts = ("valid.txt", f"{num_tokens} tokens", "batch_size 20", "num_steps 35", needed)
         with raises_one_line(DataError, *facts):
             windows(np.zeros(num_tokens, np.int32), 20, 35, name="valid.txt", **options)
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "bptt_steps", "flags"),
+    [
+        (719, 0, "--set batch_size=2"),  # 359 tokens a stream: ten windows of 35 need 351
+        (350, 0, "--set batch_size=1"),
+        (36, 0, "--set batch_size=1"),
+        (35, 0, "--set batch_size=1 --set num_steps=34"),
+        (35, 50, "--set batch_size=1 --set num_steps=34 --set bptt_steps=0"),
+        (750, 50, "--set batch_size=2"),
+        (2, 0, "--set batch_size=1 --set num_steps=1"),
+        (1, 0, None),
+    ],
+)
+def test_the_error_for_a_short_text_names_sizes_that_work(num_tokens, bptt_steps, flags):
+    config, tokens = override(SMALL, {"num_steps": 35, "bptt_steps": bptt_steps}), np.zeros(num_tokens, np.int32)
+    with pytest.raises(DataError) as caught:
+        windows(tokens, config.batch_size, config.num_steps, burn_in=config.burn_in)
+    assert str(caught.value).partition("--set")[1:] == (flags.partition("--set")[1:] if flags else ("", ""))
+    if flags:
+        config = override(config, cli.parse_settings(flags.replace("--set ", "").split()))
+        assert len(windows(tokens, config.batch_size, config.num_steps, burn_in=config.burn_in)) >= 1
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "batch_size", "predictions"),
+    [(720, 20, 700), (719, 19, 665), (71, 1, 70), (36, 1, 35), (35, 1, 34), (2, 1, 1)],
+)
+def test_a_short_text_is_validated_at_the_batch_size_that_fits(num_tokens, batch_size, predictions):
+    result = validation_windows(np.arange(num_tokens, dtype=np.int32), 20, 35)
+    assert {inputs.shape[0] for inputs, _ in result} == {batch_size}
+    assert sum(targets.size for _, targets in result) == predictions
+
+
+def test_a_text_of_one_token_cannot_be_validated():
+    with raises_one_line(DataError, "valid.txt"):
+        validation_windows(np.zeros(1, np.int32), 20, 35, name="valid.txt")
 
 
 @pytest.mark.parametrize(("batch_size", "num_steps", "fact"), [(0, 35, "batch_size 0"), (20, 0, "num_steps 0")])
