@@ -38,7 +38,7 @@ soak: $(VENV)/installed-dev
 # only.
 fuzz: $(VENV)/installed-dev
 	$(BIN)/pip install --quiet --disable-pip-version-check atheris==3.0.0
-	for target in text characters vocabulary archive config former_config checkpoint; do \
+	for target in text characters symbols utf16 multibyte vocabulary archive zip gz bz2 xz config former_config checkpoint; do \
 		$(BIN)/python -m fuzz.run $$target -max_total_time=$(SECONDS) -rss_limit_mb=4096 || exit 1; \
 	done
 

@@ -9,7 +9,7 @@ import tempfile
 
 import atheris
 
-MODULES = ["ptb", "gzip", "tarfile", "zipfile"]
+MODULES = ["ptb", "gzip", "bz2", "lzma", "tarfile", "zipfile"]
 with atheris.instrument_imports(include=MODULES):
     from fuzz import targets
 

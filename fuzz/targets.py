@@ -3,12 +3,17 @@
 `tests/test_fuzz.py` feeds them with Hypothesis, `fuzz/run.py` with Atheris.
 """
 
+import bz2
 import contextlib
+import functools
+import gzip
 import io
 import json
+import lzma
 import pathlib
 import tarfile
 import tempfile
+import zipfile
 
 import ptb
 from configs import TEST
@@ -62,9 +67,15 @@ def vocabulary(data):
         return Vocabulary.load(path)
 
 
-def archive(data):
-    with file_of(data, "data.tgz") as path, contextlib.suppress(DataError):
-        return read_corpus(path)
+def corpus_of(name, data):
+    """A corpus in a file of this name, which says how it is packed."""
+    with file_of(data, name) as path, contextlib.suppress(DataError):
+        return read_corpus(path, fractions=(0.5, 0.25))
+
+
+def encoded(encoding, data):
+    with file_of(data, "text.txt") as path, contextlib.suppress(DataError):
+        return read_tokens(path, VOCABULARY, encoding=encoding, lowercase=True)
 
 
 def config(data):
@@ -93,6 +104,14 @@ def good_archive():
     return file.getvalue()
 
 
+def good_zip():
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for split in SPLITS:
+            archive.writestr(f"wikitext/wiki.{split}.tokens", TEXT + split.encode())
+    return file.getvalue()
+
+
 def good_checkpoint():
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(folder)
@@ -106,7 +125,14 @@ TARGETS = {
     "text": (text, TEXT),
     "characters": (characters, TEXT * 4),
     "vocabulary": (vocabulary, b"the\n<eos>\n<unk>\n"),
-    "archive": (archive, good_archive()),
+    "archive": (functools.partial(corpus_of, "data.tgz"), good_archive()),
+    "zip": (functools.partial(corpus_of, "data.zip"), good_zip()),
+    "gz": (functools.partial(corpus_of, "text.gz"), gzip.compress(TEXT * 4, mtime=0)),
+    "bz2": (functools.partial(corpus_of, "text.bz2"), bz2.compress(TEXT * 4)),
+    "xz": (functools.partial(corpus_of, "text.xz"), lzma.compress(TEXT * 4)),
+    "symbols": (characters, b"t h e _ c a t\nt h e _ d o g\n" * 4),
+    "utf16": (functools.partial(encoded, "utf-16"), TEXT.decode().encode("utf-16")),
+    "multibyte": (functools.partial(encoded, "iso2022_jp"), "the \u65e5\u672c\n".encode("iso2022_jp")),
     "config": (config, json.dumps(RECORD).encode()),
     "former_config": (config, json.dumps(FORMER).encode()),
     "checkpoint": (checkpoint, CHECKPOINT),

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ptb.config import Config
 from ptb.data.corpus import Corpus
+from ptb.data.vocabulary import LEVELS
 from ptb.evaluation.score import perplexity
 from ptb.runs.folder import RunFolder
 from ptb.runs.liveline import Facts, LiveLine
@@ -34,7 +35,7 @@ class Monitoring(NamedTuple):
 
 def describe(config: Config, corpus: Corpus, num_parameters: int, num_windows: int) -> Iterator[str]:
     """Yield the lines that say how large a run is."""
-    unit = {"word": "words", "char": "characters"}[config.data.level]
+    unit = LEVELS[config.data.level]
     sizes = ", ".join(f"{split} {len(getattr(corpus, split)):,}" for split in ("train", "valid", "test"))
     yield f"Parameters: {num_parameters:,} Vocabulary: {len(corpus.vocabulary):,} {unit}"
     yield f"Text: {sizes} {unit}"
