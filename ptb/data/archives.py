@@ -53,7 +53,8 @@ def _list_zip(path, is_text):
         infos = archive.infolist()
     if len(infos) > MAX_MEMBERS:
         raise DataError(f"{path}: has over {MAX_MEMBERS:,} members; unpack it and pass the folder")
-    infos = [info for info in infos if not info.is_dir() and not info.filename.startswith("__MACOSX/")]
+    infos = [info for info in infos if info.filename and not info.filename.endswith("/")]
+    infos = [info for info in infos if not info.filename.startswith("__MACOSX/")]  # macOS's own, beside each file
     texts = infos if len(infos) == 1 else [info for info in infos if is_text(info.filename)]
     for info in texts:
         _require_inside(info.filename, path)
