@@ -226,6 +226,7 @@ def define_data_path(values: flags.FlagValues, help: str | None = None) -> None:
 def define_encoding(values: flags.FlagValues, default: str | None) -> None:
     """Define --encoding, the name of a codec of Python."""
     help = "Encoding of the text, for example utf-16, latin-1 or cp1252."
+    help += "" if default else " Default: that of the training, and UTF-8 for standard input."
     flags.DEFINE_string("encoding", default, help, flag_values=values)
     message = "is no encoding that Python knows; write for example utf-8, utf-16, latin-1 or cp1252"
     flags.register_validator("encoding", lambda name: name is None or is_encoding(name), message, flag_values=values)

@@ -4,8 +4,8 @@
     for inputs, targets in windows(corpus.train, batch_size=20, num_steps=35):
         ...                                                  # int32 [20, 35]; targets is one step ahead of inputs
 
-1. A text is UTF-8 with one sentence per line and words separated by whitespace. Each line gives its words (or at level
-   "char" its characters), then one `<eos>`.
+1. A text has words separated by whitespace, and lines of any length. Each line gives its words (or at level "char" its
+   characters), then one `<eos>`.
 2. `Vocabulary` numbers the words of the training text by descending count. A `Corpus` holds the vocabulary and the ids of
    train, valid and test, each int32 `[N]`.
 3. `windows` cuts ids into `batch_size` contiguous streams, and these into windows `[batch_size, num_steps]`. Row b of a

@@ -105,6 +105,9 @@ WRONG_VALUES = {
     },
     Data: {
         "level": ("words", None),
+        "lowercase": (1, "true", None),
+        "min_count": COUNT_OR_ZERO,
+        "vocab_size": (*COUNT_OR_ZERO, 1, 2),
         "train_fraction": (0, 1, -0.1, 0.95, math.nan),  # with valid_fraction 0.05 nothing is left for test
         "valid_fraction": (0, 1, -0.1, 0.1, math.nan),
         "partial_shuffle": (1, "true", None),

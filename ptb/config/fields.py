@@ -254,8 +254,8 @@ class Data:
 
     level: str = "word"  # what a token is: "word", "char", or "symbol" for characters that the text separates by spaces
     lowercase: bool = False  # make all letters small
-    min_count: int = 0  # `<unk>` replaces what train has less often; 0: 2 for words if train has no `<unk>`, otherwise 1
-    vocab_size: int = 0  # most entries of the vocabulary, `<unk>` and `<eos>` included; 0: no limit
+    min_count: int = 0  # <unk> replaces what train has less often; 0: docs/data.md
+    vocab_size: int = 0  # most entries of the vocabulary, <unk> and <eos> included; 0: no limit
     train_fraction: float = 0.9  # share of train in a text that comes as one file
     valid_fraction: float = 0.05  # share of valid; the rest is test
     partial_shuffle: bool = False  # rotate each stream by a random offset in each epoch (Press 2019)

@@ -170,7 +170,7 @@ def _number(texts: Sequence[Text], token_ids: TokenIds, vocabulary: Vocabulary |
     """Return the provisional ids of one text, int32 `[N]`, of its lines the end in characters and tokens, and the reading."""
     pieces, reading = recognize_symbols(read_pieces(texts), reading, name_of(texts))
     ids, line_ends, length = array("i"), array("q"), 0
-    for piece in reading.tokenize(pieces, vocabulary):
+    for piece in reading.tokenize(pieces, vocabulary, name_of(texts)):
         ids.extend(map(token_ids.__getitem__, piece.tokens))
         length += piece.length
         if piece.ends_line:

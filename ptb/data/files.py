@@ -15,12 +15,9 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 try:
-    from compression import zstd  # Python 3.14
-except ImportError:
-    try:
-        from backports import zstd
-    except ImportError:
-        zstd = None
+    from backports import zstd
+except ImportError:  # an extra, for those who have such texts
+    zstd = None
 
 SPLITS = ("train", "valid", "test")
 

@@ -121,7 +121,7 @@ def _write_ids(path: str, ids_path: str, vocabulary: Vocabulary | None, reading:
     is_closed = vocabulary is not None and UNK not in vocabulary.ids
     text = Text(path, lambda: read_file(path, reading.encoding))
     with open(ids_path, "wb") as file:
-        for piece in reading.tokenize(read_pieces([text]), vocabulary):
+        for piece in reading.tokenize(read_pieces([text]), vocabulary, path):
             buffer.extend(map(token_ids.__getitem__, piece.tokens))
             if is_closed and len(token_ids) > len(vocabulary):
                 raise unknown_tokens_error(path, reading.level, [([*token_ids][len(vocabulary)], number)], vocabulary)

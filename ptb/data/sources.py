@@ -57,8 +57,7 @@ def find_source(path: str | os.PathLike, encoding: str = "utf-8") -> Source:
         return _of_archive(path, encoding)
     files = _list_files(path)
     chosen = _choose({os.path.basename(file): file for file in files}, path) if len(files) > 1 else None
-    source = Source(tuple(_text_of_file(file, encoding) for file in chosen or files), bool(chosen))
-    return source if chosen else _announced(source, path)
+    return Source(tuple(_text_of_file(file, encoding) for file in chosen or files), bool(chosen))
 
 
 def one_text(lines: Iterable[str], name: str) -> Text:
@@ -67,11 +66,14 @@ def one_text(lines: Iterable[str], name: str) -> Text:
 
 
 def read_pieces(texts: Iterable[Text]) -> Iterator[str]:
-    """Yield the pieces of one text or of several documents, each of which begins on a new line.
+    """Yield the pieces of one text or of several documents, each of which begins on a new line. Says so of documents.
 
     Raises DataError after the last piece if no document has a word.
     """
     texts, has_words = tuple(texts), False
+    if len(texts) > 1:
+        names = ", ".join(text.name for text in texts[:3]) + (", …" if len(texts) > 3 else "")
+        logger.warning("%d documents are read as one text in this order: %s", len(texts), names)
     for text in texts:
         for piece in text.pieces():
             has_words = has_words or not piece.isspace()
@@ -112,7 +114,7 @@ def _of_folder(folder: str, encoding: str) -> Source:
         _choose(files, folder)  # raises if some splits are missing
         documents = [file for name, file in files.items() if _is_document(name) and os.path.isfile(file)]
         if documents:
-            return _announced(Source(tuple(_text_of_file(file, encoding) for file in documents), False), folder)
+            return Source(tuple(_text_of_file(file, encoding) for file in documents), False)
     raise DataError(
         f"{folder}: does not hold {NAMED} or .txt documents, nor does its data/; pass a folder that does, or a file"
     )
@@ -138,7 +140,7 @@ def _of_archive(path: str, encoding: str) -> Source:
     for files in folders.values():
         _choose(files, path)
     if texts:
-        return _announced(Source(tuple(texts[member] for member in sorted(texts)), False), path)
+        return Source(tuple(texts[member] for member in sorted(texts)), False)
     raise DataError(f"{path}: does not hold {NAMED} in one folder, or documents in .txt; pack them so, or pass a folder")
 
 
@@ -209,12 +211,3 @@ def _text_of_file(path: str, encoding: str) -> Text:
 def _read_member(opener, path: str, member: str, encoding: str) -> Iterator[str]:
     with opener() as stream:
         yield from without_mark(iterate_pieces(stream, f"{path}:{posixpath.basename(member)}", encoding, LARGE_BYTES))
-
-
-def _announced(source: Source, path: str) -> Source:
-    """Say which documents are read as one text."""
-    if len(source.texts) > 1:
-        names = [os.path.basename(text.name.removeprefix(f"{path}:")) for text in source.texts]
-        shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-        logger.warning("%s: %d documents, read as one text in this order: %s", path, len(names), shown)
-    return source

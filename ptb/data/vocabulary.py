@@ -119,11 +119,11 @@ class Piece(NamedTuple):
 
 
 def tokenize_pieces(
-    pieces: Iterable[str], level: str = "word", lowercase: bool = False, known: Container[str] = ()
+    pieces: Iterable[str], level: str = "word", lowercase: bool = False, known: Container[str] = (), name: str = "the text"
 ) -> Iterator[Piece]:
     """Yield the tokens of `files.iterate_pieces`, in which a long line comes in pieces. For the options see `split_line`.
 
-    A piece may end within a word. Raises DataError if a word has more than `MAX_LINE` characters.
+    A piece may end within a word. Raises DataError, with `name`, if a word has more than `MAX_LINE` characters.
     """
     rest, goes_on = "", False
     for piece in pieces:
@@ -133,7 +133,9 @@ def tokenize_pieces(
             rest = text.rsplit(None, 1)[-1]
             text = text[: -len(rest)]
             if len(rest) > MAX_LINE:
-                raise DataError(f"{rest[:20]}…: is a word of over {MAX_LINE:,} characters; read characters: --set level=char")
+                raise DataError(
+                    f"{name}: has a word of over {MAX_LINE:,} characters ({rest[:20]}…); read characters with --set level=char"
+                )
         framed = not continues and len(piece) <= MAX_LINE
         tokens = split_line(text, level, framed, lowercase, known)
         yield Piece(tokens if goes_on else [*tokens, EOS], len(piece), not goes_on)
@@ -209,9 +211,9 @@ class Reading(NamedTuple):
     min_count: int = 0
     vocab_size: int = 0
 
-    def tokenize(self, pieces: Iterable[str], vocabulary: Vocabulary | None = None) -> Iterator[Piece]:
+    def tokenize(self, pieces: Iterable[str], vocabulary: Vocabulary | None, name: str) -> Iterator[Piece]:
         """Yield the tokens of the pieces of a text; see `tokenize_pieces`."""
-        return tokenize_pieces(pieces, self.level, self.lowercase, vocabulary.ids if vocabulary else ())
+        return tokenize_pieces(pieces, self.level, self.lowercase, vocabulary.ids if vocabulary else (), name)
 
     def build_vocabulary(self, counts: Mapping[str, int], has_rare: bool = False, has_unseen: bool = False) -> Vocabulary:
         """Build a vocabulary of the counts of a training text.

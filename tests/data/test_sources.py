@@ -6,7 +6,6 @@ import gzip
 import io
 import lzma
 import pathlib
-import sys
 import tracemalloc
 import zipfile
 
@@ -235,7 +234,7 @@ def test_zst_is_read_or_says_what_to_install(tmp_path, monkeypatch):
 
 
 def test_zst(tmp_path):
-    zstd = pytest.importorskip("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+    zstd = pytest.importorskip("backports.zstd")
     content = zstd.compress(TEXT.encode())
     path = write_files(tmp_path, {"text.zst": content}) / "text.zst"
     assert len(read_corpus(path, level="char").train) == 720

@@ -84,8 +84,8 @@ def test_a_long_line_in_pieces_has_the_tokens_of_the_whole_line(monkeypatch, lev
 def test_a_word_may_not_be_longer_than_the_bound(monkeypatch):
     monkeypatch.setattr("ptb.data.vocabulary.MAX_LINE", 5)
     assert [piece.tokens for piece in tokenize_pieces(["a bcde", "f gh\n"])] == [["a"], ["bcdef", "gh", EOS]]
-    with raises_one_line(DataError, "bcdefg", "level=char"):
-        list(tokenize_pieces(["a bcde", "fghijk", "l\n"]))
+    with raises_one_line(DataError, "text.txt", "bcdefg", "level=char"):
+        list(tokenize_pieces(["a bcde", "fghijk", "l\n"], name="text.txt"))
 
 
 def test_unknown_words_get_the_id_of_unk():
