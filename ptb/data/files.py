@@ -151,7 +151,7 @@ def is_encoding(name: str) -> bool:
 
 def _make_decoder(encoding):
     if not is_encoding(encoding):
-        raise DataError(f"encoding {encoding!r}: is none that Python knows; use utf-8, utf-16, latin-1, cp1252, …")
+        raise DataError(f"encoding {encoding!r}: is none that Python knows; use for example utf-8, utf-16, latin-1 or cp1252")
     return codecs.getincrementaldecoder(encoding)()
 
 
@@ -166,7 +166,7 @@ def _undecodable(name, encoding, line, error):
     if is_utf8 and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return DataError(f"{place} is in UTF-16, not in UTF-8; add --encoding=utf-16")
     what = "UTF-8" if is_utf8 else encoding
-    cure = "add --encoding=… with its encoding, for example latin-1 or cp1252" if is_utf8 else "try --encoding=utf-8"
+    cure = "name its encoding, for example --encoding=latin-1 or --encoding=cp1252" if is_utf8 else "try --encoding=utf-8"
     return DataError(f"{place} is not in {what} ({getattr(error, 'reason', error)}); {cure}")
 
 

@@ -19,7 +19,7 @@ PREFERRED = (("ptb.", ".txt"), ("", ".txt"))  # what stands before and after the
 SYNONYMS = {"training": "train", "validation": "valid", "val": "valid", "dev": "valid"}
 SPLIT_NAME = re.compile(rf"(?P<before>.*[._-]|)(?P<split>{'|'.join([*SPLITS, *SYNONYMS])})(?P<after>[._-].*|)", re.IGNORECASE)
 SPLIT_ENDINGS = ("", ".txt", ".text", ".tokens", ".raw")  # of names like wiki.train.tokens
-NAMED = "ptb.train.txt, ptb.valid.txt, ptb.test.txt (or train.txt, valid.txt, test.txt; or wiki.train.tokens, …)"
+NAMED = "ptb.train.txt, ptb.valid.txt, ptb.test.txt (or train.txt, valid.txt, test.txt; or others like wiki.train.tokens)"
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def read_pieces(texts: Iterable[Text]) -> Iterator[str]:
     """
     texts, has_words = tuple(texts), False
     if len(texts) > 1:
-        names = ", ".join(text.name for text in texts[:3]) + (", …" if len(texts) > 3 else "")
+        names = ", ".join(text.name for text in texts[:3]) + (" and so on" if len(texts) > 3 else "")
         logger.warning("%d documents are read as one text in this order: %s", len(texts), names)
     for text in texts:
         for piece in text.pieces():

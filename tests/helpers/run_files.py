@@ -18,7 +18,7 @@ from ptb.training.step import Sums
 def record_of(config, corpus="", **fields):
     """Return the content of config.json for a run of a configuration with seed 1, on a text with the fingerprint `corpus`."""
     record = {"model": "custom", "seed": 1, "precision": "float32", "corpus": corpus, "data_path": None, "overrides": {}}
-    return record | fields | {"config": to_json(config)}
+    return record | {"encoding": "utf-8"} | fields | {"config": to_json(config)}
 
 
 def write_run(folder, config, words, seed=1, **fields):
