@@ -134,7 +134,7 @@ def tokenize_pieces(
             text = text[: -len(rest)]
             if len(rest) > MAX_LINE:
                 raise DataError(
-                    f"{name}: has a word of over {MAX_LINE:,} characters ({rest[:20]}...); read characters with --set level=char"
+                    f"{name}: has a word of over {MAX_LINE:,} characters ({rest[:20]}); read characters with --set level=char"
                 )
         framed = not continues and len(piece) <= MAX_LINE
         tokens = split_line(text, level, framed, lowercase, known)

@@ -11,7 +11,7 @@ import pytest
 from helpers import in_process, processes
 from helpers.rejected import EVALUATE, GENERATE, TRAIN, assert_rejected, contents
 from helpers.run_files import edit_checkpoints
-from helpers.texts import SENTENCE, TINY, tar_member, tgz, write_files
+from helpers.texts import SENTENCE, tar_member, tgz, write_files
 
 USAGE = [
     (("train.py", "--model=huge"), "huge"),
