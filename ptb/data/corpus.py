@@ -103,8 +103,9 @@ def read_corpus(
     - `vocab_size`: `<unk>` replaces the rarest tokens, so that no more are left.
 
     Without the last two, a text that has `<unk>` is taken as it is. In one without, `<unk>` replaces the words that train has
-    once, always if it is one text, and in three texts if valid or test has a word that train lacks. Characters are all kept;
-    `<unk>` replaces those that train lacks. One text has the characters of the whole text, as in char-rnn (Karpathy 2015).
+    once, always if it is one text, and in three texts if valid or test has a word that train lacks, or with `vocab_size`.
+    Characters are all kept; `<unk>` replaces those that train lacks. One text has the characters of the whole text, as in
+    char-rnn (Karpathy 2015).
 
     Raises DataError if a file is missing, damaged or not text, or if `build_corpus` does.
     """
@@ -151,7 +152,7 @@ def build_corpus(
 def _read_source(source: Source, vocabulary: Vocabulary | None, reading: Reading, fractions) -> Corpus:
     """Read the texts of a source into memory: pieces, tokens, ids by first appearance, vocabulary, ids of the vocabulary."""
     token_ids = TokenIds(vocabulary)
-    if vocabulary:
+    if vocabulary is not None:
         require_eos(vocabulary, ", ".join(text.name for text in source.texts))
     if source.is_split:
         splits = {}
@@ -162,7 +163,8 @@ def _read_source(source: Source, vocabulary: Vocabulary | None, reading: Reading
         ids, line_ends, reading = _number(source.texts, token_ids, vocabulary, reading)
         splits = {f"{name} ({split})": part for split, part in zip(SPLITS, _cut(ids, line_ends, fractions, name))}
     _warn_of_same_text(splits)
-    vocabulary = vocabulary or _build_vocabulary([*splits.values()], token_ids, reading, source.is_split)
+    if vocabulary is None:
+        vocabulary = _build_vocabulary([*splits.values()], token_ids, reading, source.is_split)
     return Corpus(vocabulary, *_encode(splits, token_ids, vocabulary, reading.level))
 
 
@@ -232,7 +234,7 @@ def _map_source(source: Source, vocabulary: Vocabulary | None, reading: Reading,
     try:
         return _map_splits(source, vocabulary, reading)
     except UnknownTokens:
-        if vocabulary or reading.min_count:
+        if vocabulary is not None or reading.min_count:
             raise
         return _map_splits(source, None, reading._replace(min_count=2 if reading.level == "word" else 1))
 

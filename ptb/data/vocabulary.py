@@ -218,9 +218,10 @@ class Reading(NamedTuple):
     def build_vocabulary(self, counts: Mapping[str, int], has_rare: bool = False, has_unseen: bool = False) -> Vocabulary:
         """Build a vocabulary of the counts of a training text.
 
-        Without a `min_count`, `<unk>` replaces the words that occur once if `has_rare`, and is an entry if other texts have
-        `has_unseen` tokens. With a `min_count` or a `vocab_size` it always is an entry.
+        Without a `min_count`, `<unk>` replaces the tokens that occur once if `has_rare`, and is an entry if other texts have
+        `has_unseen` tokens. With a `vocab_size` words are taken to have rare ones. With either, `<unk>` always is an entry.
         """
+        has_rare = has_rare or (self.level == "word" and self.vocab_size > 0)
         min_count = self.min_count or (2 if has_rare and UNK not in counts else 1)
         with_unk = has_unseen or min_count > 1 or bool(self.min_count or self.vocab_size)
         return Vocabulary.build({EOS: 0} | dict(counts), min_count, self.vocab_size, with_unk)

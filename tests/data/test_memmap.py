@@ -192,6 +192,7 @@ SPACED = {name: "".join(" ".join(line) + "\n" for line in text.replace(" ", "_")
         ("word", {}),
         ("char", {}),
         ("word", {"min_count": 3}),
+        ("word", {"vocab_size": 99}),
         ("word", {"vocab_size": 4, "lowercase": True}),
         ("word", {"encoding": "utf-16"}),
         ("char", {"lowercase": True}),
