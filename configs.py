@@ -308,6 +308,12 @@ CONFIGS = {
 }
 
 
+def published_scores(name: str, count: int = 1) -> tuple[float | None, float] | None:
+    """Return the published perplexities, valid and test, of `count` averaged models of a configuration or of its base."""
+    named = CONFIGS.get(name)
+    return named and CONFIGS[named.base or name].published.get(count)
+
+
 def find_config(name: str) -> Config:
     """Return the configuration of a name in `CONFIGS`, or of `path/to/mine.py:NAME`. Raises ConfigError if there is none."""
     path, colon, attribute = name.rpartition(":")

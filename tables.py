@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Iterable, Iterator
 
 import reference
-from configs import CONFIGS, Named
+from configs import CONFIGS, Named, published_scores
 from ptb.config import Config
 from ptb.model.cells import CELLS
 from ptb.runs.storage import reading, write_atomically
@@ -78,7 +78,7 @@ def headline_table(results: pathlib.Path) -> Iterator[str]:
 
 def published(name: str, count: int = 1) -> str:
     """Return the published perplexities, test (valid), of a configuration or of the one that it is a variant of."""
-    numbers = CONFIGS[_family(name)].published.get(count)
+    numbers = published_scores(name, count)
     if not numbers:
         return ""
     return f"{numbers[1]:.1f}" + (f" ({numbers[0]:.1f})" if numbers[0] else "")
@@ -273,7 +273,7 @@ def draw_ladder(path: pathlib.Path, results: pathlib.Path) -> None:
         mean = statistics.mean(tests)
         axes.plot([mean], [height], "o", color="tab:blue", markersize=7, label="ours (mean)")
         axes.text(1.02, height, f"{mean:.1f}", color="tab:blue", **beside)
-        if numbers := CONFIGS[_family(name)].published.get(count):
+        if numbers := published_scores(name, count):
             axes.plot([numbers[1]], [height], "|", color="black", markersize=17, markeredgewidth=2, label="published")
             axes.text(1.10, height, f"{numbers[1]:.1f}", **beside)
     axes.text(1.02, -0.8, "ours", color="tab:blue", **beside)
@@ -297,11 +297,6 @@ def recorded_tests(results: pathlib.Path, row: str, count: int) -> list[float]:
         return [record["test_perplexity"] for record in results_of(results, row)]
     scores = averaged_scores(results, row, count)
     return [float(scores[1])] if scores else []
-
-
-def _family(name: str) -> str:
-    """Return the configuration whose published numbers a row is compared with."""
-    return CONFIGS[name].base or name
 
 
 TABLES = {"published": headline_table, "table1": table_1, "others": others_table, "choices": choices_table}

@@ -19,10 +19,11 @@ import numpy as np
 from absl import flags
 
 import cli
-from configs import find_config
+from configs import find_config, published_scores
 from ptb.config import Config, ConfigError, differences, flatten, override, to_json
 from ptb.data import grammar
 from ptb.data.corpus import Corpus, load_corpus
+from ptb.data.download import PTB_FINGERPRINT
 from ptb.data.vocabulary import EOS, join_tokens
 from ptb.data.windows import Windows, scoring_windows, validation_windows, windows
 from ptb.evaluation import sampling
@@ -30,6 +31,7 @@ from ptb.evaluation.score import make_eval_step, perplexity, score
 from ptb.model.language_model import LanguageModel, build_model
 from ptb.runs.folder import RunFolder
 from ptb.runs.progress import Monitoring, Progress, can_draw, describe, is_due
+from ptb.runs.tensorboard import SAMPLE
 from ptb.runtime import devices, replicas
 from ptb.runtime.profiling import profile_steps
 from ptb.runtime.signals import StopRequest, print_line
@@ -81,7 +83,8 @@ def main(values: flags.FlagValues) -> None:
     path = values.save_path or f"runs/{run_name(name, differences(config, named), values.seed)}"
     run = RunFolder(path, read_only=not replicas.is_first_worker(values.distribute))
     observed = values.report_every, values.sample_every, values.profile, values.progress == "auto" and can_draw()
-    monitoring = Monitoring(60 * values.checkpoint_minutes, *observed)
+    published = published_scores(values.model) if corpus.fingerprint() == PTB_FINGERPRINT else None
+    monitoring = Monitoring(60 * values.checkpoint_minutes, *observed, published_valid=published and published[0])
     options = {"rnn_mode": values.rnn_mode, "precision": values.precision, "monitoring": monitoring, "rewinds": rewinds}
     about = {"model": name, "data_path": values.data_path, "encoding": values.encoding}
     about |= {"overrides": differences(config, named)}
@@ -141,7 +144,9 @@ def train(
         while True:
             try:
                 state = train_epochs(config, corpus, run, model, setting, stop, progress)
-                return score_test(config, corpus, run, model, state, setting, stop)
+                result = score_test(config, corpus, run, model, state, setting, stop)
+                progress.end_run(state, result)
+                return result
             except Diverged as error:
                 if not rewinds:
                     raise
@@ -178,15 +183,14 @@ def train_epochs(config, corpus, run, model, setting, stop, progress: Progress) 
             return mean_of_workers(valid.perplexity)  # workers that round differently must still stop at the same step
 
         reached = averages.validate(valid_perplexity, state.validations)
-        if is_due(stopping.validate_every, state.step):
-            progress.curves.add("", "valid_perplexity", state.step, reached)
+        progress.validated(state, reached)
         state.record_validation(reached, config.keeps_best, averages.chosen)
         stop.hint = resume_hint(run, state)
         state.start_clock()
 
     resume(run, state, finished, setting["precision"])
     stop.hint = resume_hint(run, state)
-    progress.start(state)
+    progress.start(state, len(all_windows))
     profiling = monitoring.profile and not run.read_only
     steps = profile_steps(train_step, run.path) if profiling else contextlib.nullcontext(train_step)
     with steps as train_step:
@@ -208,7 +212,7 @@ def train_epochs(config, corpus, run, model, setting, stop, progress: Progress) 
                 progress.step(state)
                 if is_due(monitoring.sample_every, state.step):
                     text = sample_text(next_step, model, corpus.vocabulary, config, state.step)
-                    progress.curves.add("", "sample", state.step, text)
+                    progress.curves.add(SAMPLE, state.step, text)
                 stopping_now = stop.requested()
                 if stopping_now or state.seconds_since_save() > monitoring.checkpoint_seconds:
                     run.save(state)
@@ -218,7 +222,7 @@ def train_epochs(config, corpus, run, model, setting, stop, progress: Progress) 
             validate()
             state.check_validation()
             state.history.append(epoch_record(state) | setting)
-            progress.end_epoch(state.history[-1])
+            progress.end_epoch(state, state.history[-1])
             state.begin_epoch(model.initial_state(config.batch_size))
             run.save(state)
             run.write_history(state.history)

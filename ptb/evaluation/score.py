@@ -55,6 +55,18 @@ def make_rank_step(model, jit_compile: bool = False) -> Callable:
     return _compile(model, ranks, jit_compile)
 
 
+def make_confidence_step(model, jit_compile: bool = False) -> Callable:
+    """Return the compiled `confidence_step(inputs, targets, state) -> (log p of the likeliest word, [batch, steps], state)`.
+
+    `jit_compile`: see `make_eval_step`.
+    """
+
+    def confidences(features, targets):
+        return tf.reduce_max(tf.nn.log_softmax(model.head.logits(features)), -1)
+
+    return _compile(model, confidences, jit_compile)
+
+
 def state_signature(model, batch_size: int | None):
     """Return the TensorSpecs of a recurrent state with that batch size; None leaves it open."""
     return tf.nest.map_structure(

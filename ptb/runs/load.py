@@ -14,7 +14,7 @@ from ptb.data.files import DataError
 from ptb.data.vocabulary import EOS, LEVELS, UNK, Vocabulary, join_tokens, lowercase_hint, tokenize
 from ptb.data.windows import scoring_windows
 from ptb.evaluation import sampling
-from ptb.evaluation.score import Score, make_eval_step, make_rank_step, score_windows
+from ptb.evaluation.score import Score, make_confidence_step, make_eval_step, make_rank_step, score_windows
 from ptb.model.language_model import LanguageModel, build_model
 from ptb.runs.folder import RunFolder, digests
 from ptb.runs.storage import RunError
@@ -98,7 +98,7 @@ class TrainedModel:
         """
         if other and (other.config, other.vocabulary) == (self.config, self.vocabulary):
             self._donor = other
-            self.eval_step, self.rank_step = other.eval_step, other.rank_step
+            self.eval_step, self.rank_step, self.confidence_step = other.eval_step, other.rank_step, other.confidence_step
             self.long_eval_step, self.next_step = other.long_eval_step, other.next_step
 
     @cached_property
@@ -115,6 +115,10 @@ class TrainedModel:
         return make_rank_step(self.model, jit_compile=True)
 
     @cached_property
+    def confidence_step(self):
+        return make_confidence_step(self.model, jit_compile=True)
+
+    @cached_property
     def next_step(self):
         return sampling.make_next_step(self.model)
 
@@ -127,6 +131,11 @@ class TrainedModel:
         """Return the rank of every token but the first, 1 for the most likely word, `[len(ids) - 1]`."""
         step = self.rank_step
         return score_windows(step, self.model, scoring_windows(ids))[0]
+
+    def confidences(self, ids: np.ndarray) -> np.ndarray:
+        """Return the log probability of the likeliest word in the place of every token but the first, `[len(ids) - 1]`."""
+        step = self.confidence_step
+        return self.require_finite(score_windows(step, self.model, scoring_windows(ids))[0])
 
     def perplexity(self, text: str | os.PathLike) -> float:
         """Return the perplexity of a text file, or of a text given as a string of one sentence per line.

@@ -12,6 +12,7 @@ from ptb.config import Config
 from ptb.data.corpus import Corpus
 from ptb.data.vocabulary import LEVELS
 from ptb.evaluation.score import perplexity
+from ptb.runs import tensorboard
 from ptb.runs.folder import RunFolder
 from ptb.runs.liveline import Facts, LiveLine
 from ptb.runs.tensorboard import Curves
@@ -31,6 +32,7 @@ class Monitoring(NamedTuple):
     sample_every: int = 0  # steps; 0: never
     profile: bool = False
     live: bool = False  # draw a live line instead of the lines within an epoch
+    published_valid: float | None = None  # perplexity to draw beside the run's own
 
 
 def describe(config: Config, corpus: Corpus, num_parameters: int, num_windows: int) -> Iterator[str]:
@@ -64,17 +66,18 @@ class Progress:
     def __enter__(self) -> "Progress":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, kind, *_) -> None:
         if self._live:
             self._live.stop()
         if self.curves:
-            self.curves.close()
+            self.curves.close(success=kind is None)
 
-    def start(self, state: TrainState) -> None:
+    def start(self, state: TrainState, num_windows: int) -> None:
         """Plot the points of a new or restored state, and those to come."""
         if self.curves:
             self.curves.close()
-        self.curves = Curves(self._run, state.points, self._hyperparameters)
+        tensorboard.upgrade_points(state.points, num_windows)
+        self.curves = Curves(self._run, state.points, self._hyperparameters, self.monitoring.published_valid)
 
     def begin_epoch(self, state: TrainState, num_windows: int) -> None:
         self._num_windows, self._report_windows = num_windows, tutorial_report_windows(num_windows)
@@ -104,14 +107,20 @@ class Progress:
         yield
         self._validation_seconds = time.monotonic() - begun
 
-    def end_epoch(self, record: dict) -> None:
-        """Print and plot the perplexities of a finished epoch."""
+    def validated(self, state: TrainState, reached: float) -> None:
+        self.curves.add(tensorboard.VALID, state.step, reached)
+
+    def end_epoch(self, state: TrainState, record: dict) -> None:
+        """Print and plot the record of a finished epoch."""
         for series in ("train", "valid"):
-            reached = record[f"{series}_perplexity"]
-            print_line(f"Epoch: {record['epoch']} {series.capitalize()} Perplexity: {reached:.3f}")
-            self.curves.add(series, "perplexity", record["epoch"], reached)
+            print_line(f"Epoch: {record['epoch']} {series.capitalize()} Perplexity: {record[f'{series}_perplexity']:.3f}")
+        self.curves.add(tensorboard.TRAIN, state.step, record["train_perplexity"])
+        self.curves.add(tensorboard.CLIPPED, state.step, record["clipped_fraction"])
         self.curves.flush()
         self._pace = record["seconds"] / self._num_windows
+
+    def end_run(self, state: TrainState, result: dict) -> None:
+        self.curves.add(tensorboard.TEST, state.step, result["test_perplexity"])
 
     def _report(self, state):
         """Print and plot the epoch so far, in the tutorial's words; it counts windows from 0."""
@@ -119,10 +128,10 @@ class Progress:
         running, speed = perplexity(sums.loss, sums.tokens), sums.tokens / state.read_clock()
         if not self._live:
             print_line(f"{(state.window - 1) / self._num_windows:.3f} perplexity: {running:.3f} speed: {speed:.0f} wps")
-        self.curves.add("", "running_train_perplexity", state.step, running)
-        self.curves.add("", "learning_rate", state.step, state.learning_rate)
-        self.curves.add("", "mean_gradient_norm", state.step, sums.grad_norm / sums.steps)
-        self.curves.add("", "words_per_second", state.step, speed)
+        self.curves.add(tensorboard.RUNNING, state.step, running)
+        self.curves.add(tensorboard.LEARNING_RATE, state.step, state.learning_rate)
+        self.curves.add(tensorboard.GRADIENT_NORM, state.step, sums.grad_norm / sums.steps)
+        self.curves.add(tensorboard.SPEED, state.step, speed)
         self.curves.flush()
 
     def _draw(self, state, note=""):

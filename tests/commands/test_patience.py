@@ -12,6 +12,7 @@ from helpers.training_runs import StopAt, begin
 from ptb.config import override
 from ptb.evaluation.score import make_eval_step, score
 from ptb.runs.folder import RunFolder
+from ptb.runs.tensorboard import VALID
 from ptb.training.state import Diverged
 
 PATIENT = override(TEST, {"layers": (16,), "num_epochs": 30, "patience": 3, "validate_every": 10, "learning_rate": 0.5})
@@ -25,7 +26,7 @@ def patient(random_corpus, tmp_path_factory):
 
 
 def validation_curve(folder):
-    return curve(folder, "valid_perplexity")
+    return curve(folder, VALID)
 
 
 def test_training_stops_when_patience_runs_out(patient):
@@ -33,7 +34,6 @@ def test_training_stops_when_patience_runs_out(patient):
     assert len(history(folder)) < PATIENT.num_epochs
     assert state.validations_since_best == PATIENT.stopping.patience
     validations = [perplexity for _, perplexity in validation_curve(folder)]
-    validations += [record["valid_perplexity"] for record in history(folder)]
     assert state.best_perplexity == pytest.approx(min(validations), rel=1e-6)
     assert 0 < state.best_step < state.step
 
@@ -49,9 +49,11 @@ def test_the_best_weights_are_restored_and_are_those_that_other_commands_open(pa
     assert any(not np.array_equal(newest[f"weights/{variable.path}"], variable) for variable in model.trainable_variables)
 
 
-def test_validation_comes_every_so_many_steps(patient):
-    folder, _, state = patient
-    assert [step for step, _ in validation_curve(folder)] == list(range(10, state.step + 1, 10))
+def test_validation_comes_every_so_many_steps_and_after_each_epoch(patient, random_corpus):
+    _, _, state = patient
+    count = len(train.make_windows(random_corpus, PATIENT)[0])
+    expected = {*range(10, state.step + 1, 10), *range(count, state.step + 1, count)}
+    assert [step for tag, step, *_ in state.points if tag == VALID] == sorted(expected)
 
 
 class StopSomewhere(StopAt):

@@ -21,6 +21,8 @@ from ptb.config import override
 from ptb.data import grammar
 from ptb.data.corpus import load_corpus
 from ptb.model.language_model import build_model
+from ptb.runs.tensorboard import GRADIENT_NORM, LEARNING_RATE, RUNNING, SPEED, TRAIN, VALID
+from ptb.runs.tensorboard import TEST as TEST_TAG
 from ptb.runtime import devices
 
 
@@ -74,10 +76,10 @@ def test_it_leaves_its_records(finished):
 
 def test_tensorboard_shows_it(finished):
     folder, _ = finished
-    for series in ("train", "valid"):
-        reached = history(folder)[0][f"{series}_perplexity"]
-        assert curve(folder / series, "perplexity") == [(1, pytest.approx(reached, rel=1e-6))]
-    for tag in ("running_train_perplexity", "learning_rate", "mean_gradient_norm", "words_per_second"):
+    for tag, split in ((TRAIN, "train"), (VALID, "valid")):
+        assert curve(folder, tag)[-1] == (10, pytest.approx(history(folder)[0][f"{split}_perplexity"], rel=1e-6))
+    assert curve(folder, TEST_TAG) == [(10, pytest.approx(result(folder)["test_perplexity"], rel=1e-6))]
+    for tag in (RUNNING, LEARNING_RATE, GRADIENT_NORM, SPEED):
         assert len(curve(folder, tag)) == 10
 
 
@@ -102,10 +104,10 @@ def test_overrides_are_recorded_and_printed_and_tell_runs_apart(tiny_corpus, tmp
     record = json.loads((folder / "config.json").read_text())
     assert (record["model"], record["overrides"]) == ("test", {"model.layers": [3, 2], "optimizer.learning_rate": 0.25})
     assert ptb.load(folder).config == override(TEST, {"layers": (3, 2), "learning_rate": 0.25})
-    assert curve(folder, "learning_rate")[0][1] == 0.25
+    assert curve(folder, LEARNING_RATE)[0][1] == 0.25
     shown = trial(folder).hparams
-    assert (shown["model"].string_value, shown["model.layers"].string_value) == ("test", "3,2")
-    assert shown["optimizer.learning_rate"].number_value == 0.25
+    assert (shown["hparams/model"].string_value, shown["hparams/model.layers"].string_value) == ("test", "3,2")
+    assert shown["hparams/optimizer.learning_rate"].number_value == 0.25
 
     before = contents(tmp_path)
     again = in_process.succeed(*command, cwd=tmp_path)  # finished
@@ -191,7 +193,7 @@ def test_flags_reach_the_model_and_the_run(tiny_corpus, tmp_path, monkeypatch):
     assert made == [{"seed": 3, "rnn_mode": "stepwise", "product_dtype": "bfloat16"}]
     assert "Kernel: stepwise Precision: bfloat16" in done.stdout
     run = tmp_path / "runs" / "test-3"
-    assert [step for step, _ in curve(run, "learning_rate")] == [3, 6, 9]
+    assert [step for step, _ in curve(run, LEARNING_RATE)] == [3, 6, 9]
     assert [step for step, _ in curve(run, "sample")] == [4, 8]
 
 

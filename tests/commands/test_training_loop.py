@@ -19,7 +19,7 @@ from ptb.evaluation.score import score
 from ptb.model.language_model import build_model
 from ptb.runs.folder import RunFolder
 from ptb.runs.progress import tutorial_report_windows
-from ptb.runs.tensorboard import Curves
+from ptb.runs.tensorboard import GRADIENT_NORM, RUNNING, Curves
 from ptb.training.step import make_train_step
 
 
@@ -62,7 +62,7 @@ def test_the_record_and_the_curves_of_an_epoch_are_those_of_its_windows(corpus, 
     assert record["train_perplexity"] == pytest.approx(math.exp(np.mean(losses)), rel=1e-5)
     assert record["mean_gradient_norm"] == pytest.approx(np.mean(norms), rel=1e-5)
     assert 0 < record["clipped_fraction"] == np.mean(np.array(norms) > config.optimizer.clip_norm) < 1
-    for tag, reached in (("running_train_perplexity", np.exp(means(losses))), ("mean_gradient_norm", means(norms))):
+    for tag, reached in ((RUNNING, np.exp(means(losses))), (GRADIENT_NORM, means(norms))):
         points = curve(tmp_path / "run", tag)
         assert len(points) == 10
         assert points == [(step, pytest.approx(reached[step - 1], rel=1e-5)) for step, _ in points]
@@ -148,7 +148,7 @@ def test_reports_and_samples_come_every_so_many_steps(random_corpus, tmp_path, c
     config = override(TEST, {"num_epochs": 2})  # of 14 steps an epoch
     begin(config, random_corpus, tmp_path, report_every=9, sample_every=12)
     assert len([line for line in capsys.readouterr().out.splitlines() if "speed:" in line]) == 3
-    assert [step for step, _ in curve(tmp_path, "running_train_perplexity")] == [9, 18, 27]
+    assert [step for step, _ in curve(tmp_path, RUNNING)] == [9, 18, 27]
     assert events(tmp_path).summary_metadata["sample"].plugin_data.plugin_name == "text"
     samples = dict(curve(tmp_path, "sample"))
     assert [*samples] == [12, 24]

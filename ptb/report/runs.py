@@ -1,0 +1,124 @@
+"""What a report knows of each run: its records, and its model if the folder has weights."""
+
+import json
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ptb.config import Config, ConfigError, flatten, from_json
+from ptb.report.words import ScoredText
+from ptb.runs.folder import RunFolder
+from ptb.runs.load import TrainedModel, load
+from ptb.runs.storage import RunError, reading
+
+SAMPLE_LENGTH = 60  # tokens
+
+
+class Reported(NamedTuple):
+    """A run in a report."""
+
+    name: str
+    record: dict  # config.json
+    config: Config
+    history: list[dict]
+    result: dict | None  # None if the run has not finished
+    model: TrainedModel | None  # None without weights
+    published: tuple[float | None, float] | None = None  # valid, test
+    scored: ScoredText | None = None
+    sample: str = ""
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """Seconds of training until the end of each epoch, without validations."""
+        return np.cumsum([epoch["seconds"] for epoch in self.history])
+
+    def series(self, name: str) -> np.ndarray:
+        """Return a column of the history; NaN for what an older version did not record."""
+        return np.array([epoch.get(name, math.nan) for epoch in self.history])
+
+
+def open_run(path: str, published=None) -> Reported:
+    """Open a run folder. Raise RunError if it holds no run or has not finished its first epoch."""
+    run = RunFolder(path)
+    record = run.config
+    if record is None:
+        raise RunError(f"{path}: holds no run (no config.json); name the --save_path of a training run")
+    try:
+        config = from_json(record["config"])
+    except (ConfigError, LookupError) as error:
+        raise RunError(f"{run.path / 'config.json'}: {error}; another version of this program wrote it") from None
+    history = read_history(run.path / "history.jsonl")
+    if not history:
+        raise RunError(f"{path}: has not finished an epoch (no history.jsonl); report it later")
+    model = load(path) if run.checkpoints.paths() and run.vocabulary_path.exists() else None
+    return Reported(str(run.path), record, config, history, run.result, model, published)
+
+
+def read_history(path: pathlib.Path) -> list[dict]:
+    """Return the records of the finished epochs; none if there is no file. Raise RunError if it is damaged."""
+    if not path.exists():
+        return []
+    with reading(path, "restore it from a copy, or run the training command again: it writes the file anew"):
+        history = [json.loads(line) for line in path.read_bytes().splitlines()]
+        needed = ("epoch", "seconds", "learning_rate", "train_perplexity", "valid_perplexity")
+        for epoch in history:
+            missing = [name for name in needed if not isinstance(epoch.get(name), int | float)]
+            if missing:
+                raise ValueError(f"an epoch lacks {', '.join(missing)}")
+    return history
+
+
+def score(run: Reported, ids: np.ndarray, train_ids: np.ndarray) -> Reported:
+    """Return the run with the scores of a text, and with a text that its model writes."""
+    lm = run.model
+    counts = np.bincount(train_ids, minlength=len(lm.vocabulary))
+    tokens = tuple(lm.vocabulary.words[token] for token in ids)
+    scored = ScoredText(tokens, lm.log_probabilities(ids), lm.confidences(ids), counts[ids[1:]])
+    return run._replace(scored=scored, sample=lm.generate(length=SAMPLE_LENGTH, seed=1))
+
+
+def with_short_names(runs: Sequence[Reported]) -> list[Reported]:
+    """Return the runs under the last part of their paths, or more parts if these are alike."""
+    parts = [pathlib.Path(run.name).resolve().parts for run in runs]
+    count = 1
+    while len({path[-count:] for path in parts}) < len({*parts}):
+        count += 1
+    return [run._replace(name="/".join(path[-count:])) for run, path in zip(runs, parts)]
+
+
+def differing_settings(runs: Sequence[Reported]) -> dict[str, list]:
+    """Return the settings in which runs differ, with the value of each run; None for a field that it does not have."""
+    settings = [
+        {"model": run.record["model"], "seed": run.record["seed"]}
+        | {"text": run.record["data_path"] if run.record["data_path"] else "PTB"}
+        | {"trained in": run.history[-1].get("precision", run.record["precision"])}
+        | flatten(run.config)
+        for run in runs
+    ]
+    names = dict.fromkeys(name for setting in settings for name in setting)
+    values = {name: [setting.get(name) for setting in settings] for name in names}
+    return {name: row for name, row in values.items() if any(value != row[0] for value in row)}
+
+
+def seconds_to(run: Reported, perplexity: float) -> float | None:
+    """Return the seconds of training after which valid perplexity was first at most this; None if it never was."""
+    reached = np.flatnonzero(run.series("valid_perplexity") <= perplexity)
+    return float(run.seconds[reached[0]]) if reached.size else None
+
+
+def milestones(runs: Sequence[Reported], count: int = 5) -> list[float]:
+    """Return valid perplexities between the median of the first epochs and the best of all, and the published ones."""
+    best = min(run.series("valid_perplexity").min() for run in runs)
+    first = float(np.median([run.series("valid_perplexity")[0] for run in runs]))
+    spaced = [round_up(value) for value in np.geomspace(first, best, count)]
+    published = {run.published[0] for run in runs if run.published and run.published[0]}
+    return sorted({*spaced, *published}, reverse=True)
+
+
+def round_up(value: float, digits: int = 3) -> float:
+    """Return the next number of so many significant digits that is not smaller."""
+    unit = 10.0 ** (math.floor(math.log10(value)) + 1 - digits)
+    return round(math.ceil(value / unit - 1e-9) * unit, 10)

@@ -1,0 +1,136 @@
+"""report.py: a page that stands alone, with the numbers of evaluate.py and of the records."""
+
+import html.parser
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+import ptb
+from evaluate import score_texts
+from helpers import in_process
+from helpers.processes import ROOT
+from ptb.config import override
+from ptb.report.runs import Reported, differing_settings, milestones, open_run, round_up, seconds_to, with_short_names
+
+RECORDED = ROOT / "results" / "small-1"  # without weights
+
+
+@pytest.fixture(scope="module")
+def reported(finished_folder, tmp_path_factory):
+    """The folder of a report on a run, a copy of it, and records without weights; and what the command printed."""
+    folder = tmp_path_factory.mktemp("report")
+    shutil.copytree(finished_folder / "run", folder / "copy")
+    arguments = (finished_folder / "run", folder / "copy", RECORDED, f"--data_path={finished_folder / 'data'}")
+    done = in_process.succeed("report.py", *arguments, f"--output={folder / 'out'}")
+    return folder / "out", done.stdout
+
+
+class Page(html.parser.HTMLParser):
+    """Collects tags, their attributes and the text of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_it_leaves_a_page_and_the_charts(reported):
+    folder, printed = reported
+    assert printed == f"{folder / 'index.html'}\n"
+    charts = ("perplexity", "training", "words", "calibration")
+    assert {path.name for path in folder.iterdir()} == {"index.html", *(f"{c}.{k}" for c in charts for k in ("png", "svg"))}
+
+
+def test_the_page_refers_to_nothing_outside_itself(reported):
+    text = (reported[0] / "index.html").read_text()
+    page = Page(text)
+    assert not {"script", "link", "img", "iframe", "object", "base"} & {tag for tag, _ in page.tags}
+    for _, attributes in page.tags:
+        for name in ("src", "href", "xlink:href", "action", "data"):
+            assert (attributes.get(name) or "#").startswith("#")
+    assert not re.search(r"url\((?!#)|@import", text)
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))  # of four charts
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
+    assert used and used <= set(ids)
+
+
+def test_the_page_has_the_numbers_of_the_runs(reported, finished_folder):
+    text = " ".join(Page((reported[0] / "index.html").read_text()).text)
+    for folder in (finished_folder / "run", RECORDED):
+        assert f"{json.loads((folder / 'result.json').read_text())['test_perplexity']:.2f}" in text
+    assert "published valid 120.7" in text
+    assert "Records without weights, so no words: small-1" in text
+    assert text.count("word by word") == 1
+
+
+def test_the_scores_are_those_of_evaluate(finished_folder):
+    """The tables are made of these log probabilities; tests/report/test_words.py holds the tables."""
+    lm = ptb.load(finished_folder / "run")
+    (record,) = score_texts([lm], str(finished_folder / "data"), ["valid"])
+    ids = ptb.data.corpus.load_corpus(str(finished_folder / "data"), lm.vocabulary).valid
+    assert np.exp(-np.mean(lm.log_probabilities(ids), dtype=np.float64)) == pytest.approx(record["perplexity"], rel=1e-6)
+    assert np.all(lm.confidences(ids) >= lm.log_probabilities(ids) - 1e-5)
+    right = lm.ranks(ids) == 1
+    np.testing.assert_array_equal(right, lm.log_probabilities(ids) >= lm.confidences(ids) - 1e-5)
+    assert 0 < right.mean() < 1
+
+
+def made(values, seconds=10.0, **fields):
+    history = [{"epoch": n, "valid_perplexity": v, "train_perplexity": v, "seconds": seconds} for n, v in enumerate(values, 1)]
+    run = open_run(str(RECORDED))
+    return run._replace(history=history, **fields)
+
+
+def test_the_time_to_a_perplexity_is_that_of_the_first_epoch_below_it():
+    run = made([200.0, 150.0, 120.0, 121.0, 110.0])
+    assert [seconds_to(run, p) for p in (250, 150, 149, 120.5, 100)] == [10, 20, 30, 30, None]
+
+
+def test_milestones_are_round_numbers_down_to_the_best_and_the_published():
+    runs = [made([200.0, 121.23], published=(120.7, 114.5)), made([180.0, 100.0])]
+    marks = milestones(runs)
+    assert marks[0] == 190 and marks[-1] == 100 and 120.7 in marks
+    assert marks == sorted(marks, reverse=True)
+    assert [round_up(value) for value in (121.23, 100.0, 0.98761, 16.26)] == [122, 100, 0.988, 16.3]
+
+
+def test_the_settings_that_differ():
+    run = made([1.0])
+    other = run._replace(config=override(run.config, {"learning_rate": 0.5}), record=run.record | {"seed": 2})
+    assert differing_settings([run, other]) == {"seed": [1, 2], "optimizer.learning_rate": [1.0, 0.5]}
+    adam = run._replace(config=override(run.config, {"optimizer": "Adam"}))
+    assert differing_settings([run, adam])["optimizer.beta1"][0] is None
+    assert differing_settings([run]) == {}
+
+
+def test_names_are_as_short_as_they_can_be(tmp_path):
+    run = open_run(str(RECORDED))
+    named = [run._replace(name=str(tmp_path / name)) for name in ("a/1", "b/1", "b/2")]
+    assert [short.name for short in with_short_names(named)] == ["a/1", "b/1", "b/2"]
+    assert [short.name for short in with_short_names([named[0], named[2], named[2]])] == ["1", "2", "2"]
+    assert isinstance(run, Reported) and run.model is None
+
+
+def test_what_cannot_be_reported(tmp_path):
+    done = in_process.call("report.py", f"--output={tmp_path / 'out'}")
+    assert done.returncode == 2
+    for damage, name in ((b"", "bare"), (b"{", "damaged"), (b'{"epoch": 1}\n', "lacking")):
+        folder = tmp_path / name
+        folder.mkdir()
+        shutil.copy(RECORDED / "config.json", folder)
+        (folder / "history.jsonl").write_bytes(damage)
+        done = in_process.call("report.py", folder, f"--output={tmp_path / 'out'}")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert str(folder) in done.stderr and done.stderr.count("\n") == 1
+    done = in_process.call("report.py", tmp_path / "nothing", f"--output={tmp_path / 'out'}")
+    assert done.returncode == 1 and "nothing" in done.stderr
