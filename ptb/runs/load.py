@@ -1,5 +1,6 @@
 """A trained model, opened from a run folder: `lm = ptb.load("runs/small-1")`."""
 
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -12,7 +13,7 @@ from ptb.data.corpus import read_tokens
 from ptb.data.files import DataError
 from ptb.data.vocabulary import EOS, LEVELS, UNK, Vocabulary, join_tokens, split_line, tokenize
 from ptb.data.windows import scoring_windows
-from ptb.evaluation import sampling
+from ptb.evaluation import beam, sampling
 from ptb.evaluation.score import Score, make_eval_step, make_rank_step, score_windows
 from ptb.evaluation.sentences import SentenceScore, SentenceScorer
 from ptb.model.language_model import LanguageModel, build_model
@@ -22,6 +23,7 @@ from ptb.runtime import devices
 from ptb.training.state import StateMismatch, assign_variables, best_weights, trained_variables
 
 GROUP = 1024  # sentences that are scored at once
+SHORT_PROMPT, PROMPT_WINDOW, LONG_PROMPT = 50, 500, 5_000  # tokens: read one by one, in windows, in windows compiled by XLA
 REQUIRED = {"model": str, "seed": int, "precision": str, "corpus": str, "data_path": (str, type(None))}  # of config.json
 
 
@@ -96,6 +98,18 @@ class TrainedModel:
     @cached_property
     def next_step(self):
         return sampling.make_next_step(self.model)
+
+    @cached_property
+    def read_step(self):
+        return sampling.make_read_step(self.model)
+
+    @cached_property
+    def long_read_step(self):
+        return sampling.make_read_step(self.model, jit_compile=True)
+
+    @cached_property
+    def beam_step(self):
+        return beam.make_beam_step(self.model)
 
     def log_probabilities(self, ids: np.ndarray) -> np.ndarray:
         """Return the log probability in nats of every token of a text but the first, `[len(ids) - 1]`."""
@@ -185,11 +199,30 @@ class TrainedModel:
         p = self._distribution(logits.numpy(), **narrowing)
         return [(self.vocabulary.words[token], float(p[token])) for token in np.argsort(-p, kind="stable")[:count] if p[token]]
 
-    def generate(self, prompt: str = "", length: int = 50, seed: int = 1, sample: int = 0, **narrowing) -> str:
-        """Return the prompt and `length` words after it. `seed` and `sample`, its number, decide the draws."""
-        return "".join(self.iterate_text(prompt, length, seed, sample, **narrowing))
+    def generate(
+        self,
+        prompt: str = "",
+        length: int = 50,
+        seed: int = 1,
+        sample: int = 0,
+        sentences: int | None = None,
+        **narrowing,
+    ) -> str:
+        """Return the prompt and `length` words after it, or fewer: up to the end of `sentences` sentences.
 
-    def iterate_text(self, prompt: str = "", length: int = 50, seed: int = 1, sample: int = 0, **narrowing) -> Iterator[str]:
+        `seed` and `sample`, its number, decide the draws.
+        """
+        return "".join(self.iterate_text(prompt, length, seed, sample, sentences, **narrowing))
+
+    def iterate_text(
+        self,
+        prompt: str = "",
+        length: int = 50,
+        seed: int = 1,
+        sample: int = 0,
+        sentences: int | None = None,
+        **narrowing,
+    ) -> Iterator[str]:
         """Yield what `generate` returns, piece by piece."""
         ids = self.encode_prompt(prompt)
         *before, last = [self.vocabulary.ids[EOS], *ids]
@@ -201,8 +234,36 @@ class TrainedModel:
             (seed, sample),
             lambda logits: self._distribution(logits, **narrowing),
         )
-        words = (self.vocabulary.words[token] for chain in (ids, draws) for token in chain)
-        yield from join_tokens(words, self.config.data.level)
+        draws = sampling.until_sentence(draws, self.vocabulary.ids[EOS], sentences)
+        yield from self._join(itertools.chain(ids, draws))
+
+    def beam_search(
+        self,
+        prompt: str = "",
+        width: int = 5,
+        length: int = 50,
+        sentences: int | None = None,
+        excluded: Sequence[int] = (),
+    ) -> list[tuple[str, float]]:
+        """Return the `width` likeliest texts that a beam search finds, with their log probabilities after the prompt, in nats.
+
+        A text is the prompt and `length` words, or fewer: up to the end of `sentences` sentences. The best text comes first.
+        """
+        ids, eos = self.encode_prompt(prompt), self.vocabulary.ids[EOS]
+        *before, last = [eos, *ids]
+
+        def is_last(continuation):
+            return continuation[-1] == eos and continuation.count(eos) == sentences
+
+        found = beam.beam_search(self._finite_beam_step, last, self._state_after(before), width, length, is_last, excluded)
+        return [("".join(self._join([*ids, *continuation.ids])), continuation.log_probability) for continuation in found]
+
+    def _finite_beam_step(self, tokens, state):
+        log_probabilities, state = self.beam_step(tokens, state)
+        return self.require_finite(log_probabilities), state
+
+    def _join(self, ids):
+        return join_tokens((self.vocabulary.words[token] for token in ids), self.config.data.level)
 
     def embedding(self, word: str) -> np.ndarray:
         """Return the embedding of a word, `[embedding_size]`; with one-hot input its row of the first kernel."""
@@ -217,14 +278,19 @@ class TrainedModel:
         return [layer.numpy()[:, 0] for layer in outputs.layers]
 
     def encode_prompt(self, prompt: str) -> list[int]:
-        """Return the ids of a prompt, whose last line goes on. Raise DataError if the vocabulary knows none of its tokens."""
+        """Return the ids of a prompt, whose last line goes on. Characters without an id are left out if there is no `<unk>`.
+
+        Raise DataError if the vocabulary knows none of its tokens, or for a word with neither an id nor `<unk>`.
+        """
         level = self.config.data.level
         *tokens, _ = tokenize(prompt.split("\n"), level, framed=False)  # without the last <eos>
         unknown = self.unknown_tokens(tokens)
-        if unknown and UNK not in self.vocabulary.ids:
-            raise DataError(f"prompt: the vocabulary has neither {_quoted(unknown)} nor {UNK}; use other {LEVELS[level]}")
         if unknown and {*tokens} <= {*unknown, EOS}:
-            raise DataError(f"prompt: the vocabulary has none of {_quoted(unknown)}; use {LEVELS[level]} of the training text")
+            raise DataError(f"prompt: the vocabulary has none of {quoted(unknown)}; use {LEVELS[level]} of the training text")
+        if unknown and UNK not in self.vocabulary.ids:
+            if level == "word":
+                raise DataError(f"prompt: the vocabulary has neither {quoted(unknown)} nor {UNK}; use other {LEVELS[level]}")
+            tokens = [token for token in tokens if token in self.vocabulary.ids]
         return self.vocabulary.encode(tokens).tolist()
 
     def unknown_tokens(self, tokens: Sequence[str]) -> list[str]:
@@ -241,9 +307,16 @@ class TrainedModel:
         return sampling.distribution(self.require_finite(logits), **narrowing)
 
     def _state_after(self, ids):
+        """Return the state after a prompt. Only a longer one is worth the time to compile a step that reads windows."""
         state = self.model.initial_state(1)
-        for token in ids:
-            _, state = self.next_step(token, state)
+        if len(ids) < SHORT_PROMPT:
+            for token in ids:
+                _, state = self.next_step(token, state)
+            return state
+        for start in range(0, len(ids), PROMPT_WINDOW):
+            window = np.array([ids[start : start + PROMPT_WINDOW]], np.int32)
+            is_long = len(ids) >= LONG_PROMPT and window.shape[1] == PROMPT_WINDOW
+            state = (self.long_read_step if is_long else self.read_step)(window, state)
         return state
 
     def _check_digests(self, checkpoint):
@@ -271,5 +344,6 @@ def _read_config(run):
         raise RunError(f"{path}: {error}; restore it from a copy, or use the version of this program that wrote it") from None
 
 
-def _quoted(words):
-    return ", ".join(map(repr, words))
+def quoted(words: Sequence[str]) -> str:
+    """Return words for a message, the first ten if there are more."""
+    return ", ".join(map(repr, words[:10])) + (f" and {len(words) - 10:,} more" if len(words) > 10 else "")

@@ -76,8 +76,17 @@ USAGE = [
     ],
     *[
         (("generate.py", "run", "--top=3", f"--{name}={value}"), f"--{name}")
-        for name, value in {"sample": "argmax", "length": 5, "num_samples": 2, "seed": 2}.items()
+        for name, value in {"sample": "argmax", "length": 5, "num_samples": 2, "seed": 2, "beam": 2, "sentences": 1}.items()
     ],
+    *[
+        (("generate.py", "run", "--beam=3", f"--{name}={value}"), f"--{name}")
+        for name, value in {"sample": "argmax", "temperature": 2, "top_k": 3, "top_p": 0.5, "num_samples": 4, "seed": 2}.items()
+    ],
+    (("generate.py", "run", "--beam=0"), "--beam"),
+    (("generate.py", "run", "--sentences=0"), "--sentences"),
+    (("generate.py", "run", "--prompt_file="), "--prompt_file"),
+    (("generate.py", "run", "--prompt_file=x", "--prompt=the"), "--prompt"),
+    (("generate.py", "run", "--interactive", "--prompt=the"), "--prompt"),
     (("gradcheck.py", "--model=huge"), "huge"),
     (("gradcheck.py", "small"), "'small'"),
     (("reproduce.py", "--seeds=3"), "--model"),
