@@ -14,7 +14,7 @@ from ptb.data.files import DataError
 from ptb.data.vocabulary import EOS, LEVELS, UNK, Vocabulary, join_tokens, split_line, tokenize
 from ptb.data.windows import scoring_windows
 from ptb.evaluation import beam, sampling
-from ptb.evaluation.score import Score, make_eval_step, make_rank_step, score_windows
+from ptb.evaluation.score import Score, make_eval_step, make_rank_step, score_windows, state_signature
 from ptb.evaluation.sentences import SentenceScore, SentenceScorer
 from ptb.model.language_model import LanguageModel, build_model
 from ptb.runs.folder import RunFolder, digests
@@ -106,6 +106,11 @@ class TrainedModel:
     @cached_property
     def long_read_step(self):
         return sampling.make_read_step(self.model, jit_compile=True)
+
+    @cached_property
+    def outputs_step(self):
+        signature = [tf.TensorSpec([1, None], tf.int32), state_signature(self.model, 1)]
+        return tf.function(lambda ids, state: self.model.outputs(ids, state), signature, autograph=False)
 
     @cached_property
     def beam_step(self):
@@ -266,16 +271,25 @@ class TrainedModel:
         return join_tokens((self.vocabulary.words[token] for token in ids), self.config.data.level)
 
     def embedding(self, word: str) -> np.ndarray:
-        """Return the embedding of a word, `[embedding_size]`; with one-hot input its row of the first kernel."""
+        """Return the embedding of a word, `[embedding_size]`: its row of `embeddings`."""
+        return self.embeddings()[self.vocabulary.encode([word])[0]]
+
+    def embeddings(self) -> np.ndarray:
+        """Return the input embeddings `[vocab, embedding_size]`; with one-hot input they are the first kernel."""
         model = self.model
-        table = model.recurrent_layers[0].kernel if model.embedding is None else model.embedding
-        return table.numpy()[self.vocabulary.encode([word])[0]]
+        return (model.recurrent_layers[0].kernel if model.embedding is None else model.embedding).numpy()
 
     def states(self, sentence: str) -> list[np.ndarray]:
         """Return the hidden states of every layer after `<eos>` and after each token, a `[1 + tokens, units]` array a layer."""
-        ids = self.vocabulary.encode([EOS, *split_line(sentence, self.config.data.level)])
-        outputs, _ = self.model.outputs(tf.constant(ids[np.newaxis]), self.model.initial_state(1))
-        return [layer.numpy()[:, 0] for layer in outputs.layers]
+        return self.states_of(self.vocabulary.encode([EOS, *split_line(sentence, self.config.data.level)]))
+
+    def states_of(self, ids: np.ndarray) -> list[np.ndarray]:
+        """Return the hidden states of every layer after each id of a text, `[len(ids), units]` a layer."""
+        state, windows = self.model.initial_state(1), []
+        for start in range(0, len(ids), PROMPT_WINDOW):
+            outputs, state = self.outputs_step(ids[np.newaxis, start : start + PROMPT_WINDOW], state)
+            windows.append([layer.numpy()[:, 0] for layer in outputs.layers])
+        return [np.concatenate(layer) for layer in zip(*windows)]
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """Return the ids of a prompt, whose last line goes on. Characters without an id are left out if there is no `<unk>`.
