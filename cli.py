@@ -38,7 +38,8 @@ from ptb.training.state import Diverged
 
 WRONG_FLAGS, FAILED = 2, 1  # exit codes; 130 after Ctrl-C, 141 if the reader of standard output has gone
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space left, the user's quota or the largest file size is reached
-PATHS = ("data_path", "save_path", "per_token", "prompt_file", "runs")  # empty if given an unset shell variable
+# Flags that are empty if they are given an unset shell variable.
+PATHS = ("data_path", "save_path", "per_token", "prompt_file", "output", "text", "runs")
 FOREIGN_FLAGS = {  # flags of other programs that are no field: what to write here. docs/family.md has them too
     "num_gpus": "--distribute=mirrored",
     "use_fp16": "--precision=bfloat16",
