@@ -18,10 +18,12 @@ import contextlib
 import difflib
 import errno
 import inspect
+import io
 import logging
 import re
 import signal
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn
 
@@ -31,7 +33,7 @@ if not hasattr(signal, "SIGPIPE"):  # Windows, which lacks fcntl too. Before Ten
 from absl import flags
 
 from ptb.config import FORMER_NAMES, Config, ConfigError, flatten
-from ptb.data.files import DataError, is_encoding
+from ptb.data.files import DataError, is_encoding, iterate_text
 from ptb.runs.folder import RunError
 from ptb.runtime.devices import OUT_OF_MEMORY, PRECISIONS, RNN_MODES, DeviceError
 from ptb.runtime.signals import silence
@@ -39,7 +41,8 @@ from ptb.training.state import Diverged
 
 WRONG_FLAGS, FAILED = 2, 1  # exit codes; 130 after Ctrl-C, 141 if the reader of standard output has gone
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space left, the user's quota or the largest file size is reached
-PATHS = ("data_path", "save_path", "per_token", "runs", "output")  # flags that an unset shell variable leaves empty
+# Flags that are empty if they are given an unset shell variable.
+PATHS = ("data_path", "save_path", "per_token", "prompt_file", "output", "text", "runs")
 FOREIGN_FLAGS = {  # flags of other programs that are no field: what to write here. docs/family.md has them too
     "num_gpus": "--distribute=mirrored",
     "use_fp16": "--precision=bfloat16",
@@ -175,6 +178,56 @@ def _restored_signals() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+class StandardInput:
+    """The lines of standard input, decoded as a text file is. Raises DataError if it is closed or not text."""
+
+    def __init__(self, encoding: str | None = None):
+        if sys.stdin is None:
+            raise DataError("standard input: is closed; give it the lines to read")
+        self._encoding = encoding or "utf-8"
+        self._source, self._taken = _CountedLines(sys.stdin.buffer), 0
+
+    def __iter__(self) -> Iterator[str]:
+        for line in iterate_text(io.BufferedReader(self._source), "standard input", self._encoding):
+            self._taken += 1
+            yield line
+
+    def ready(self) -> bool:
+        """Return whether the next line is here already, so that nobody has to be waited for."""
+        return self._taken < self._source.lines
+
+
+class _CountedLines(io.RawIOBase):
+    """Passes on what a stream has, as it comes, and counts the lines."""
+
+    def __init__(self, stream):
+        self.stream, self.lines = stream, 0
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        content = self.stream.read1(len(buffer))
+        buffer[: len(content)] = content
+        self.lines += content.count(b"\n")
+        return len(content)
+
+
+@contextlib.contextmanager
+def naming_standard_input() -> Iterator[None]:
+    """Put the name of standard input before a DataError that has only the number of a line or sentence."""
+    try:
+        yield
+    except DataError as error:
+        message = str(error)
+        raise DataError(message if message.startswith("standard input") else f"standard input, {message}") from None
+
+
+def printable(text: str) -> str:
+    """Return a text of a model without what would command a terminal: control characters become escapes such as `\\x1b`."""
+    return "".join(c if c in "\n\t" or unicodedata.category(c) != "Cc" else f"\\x{ord(c):02x}" for c in text)
 
 
 def reject_flags(values: flags.FlagValues, reason: str, *names: str) -> None:

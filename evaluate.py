@@ -5,6 +5,7 @@ python evaluate.py runs/small-1 runs/small-2 --average           # the mean of t
 python evaluate.py runs/small-1 --data_path=other/corpus         # another corpus, in the run's own vocabulary
 python evaluate.py runs/small-1 --adapt=dynamic                  # keeps learning from the text it scores; tuned on valid
 echo "the company said it will" | python evaluate.py runs/small-1 --stdin --words
+python evaluate.py runs/small-1 --nbest --lm_scale=0.5 <hypotheses.txt      # ranks the N-best lists of a recogniser again
 """
 
 import csv
@@ -14,8 +15,6 @@ import logging
 import math
 import os
 import pathlib
-import signal
-import sys
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -23,11 +22,13 @@ from absl import flags
 
 import cli
 from ptb.data.corpus import is_one_text, load_corpus, read_tokens
-from ptb.data.files import SPLITS, DataError, iterate_text
+from ptb.data.files import SPLITS, DataError
 from ptb.data.vocabulary import UNK
+from ptb.evaluation.nbest import parse_nbest, rank_again
 from ptb.evaluation.score import Score
+from ptb.evaluation.sentences import SentenceScore, Totals
 from ptb.runs.adapt import METHODS, Adapter, perplexity_of
-from ptb.runs.load import SentenceScore, TrainedModel, load
+from ptb.runs.load import TrainedModel, load
 from ptb.runs.storage import RunError
 
 PER_TOKEN = ("split", "word", "log_probability", "rank")  # nats; rank 1: no other word was more likely
@@ -45,9 +46,18 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("per_token", None, help, **options)
     help = "Score valid and test by a method whose settings are chosen on valid: docs/ladder.md."
     flags.DEFINE_enum("adapt", None, METHODS, help, **options)
-    flags.DEFINE_bool("stdin", False, "Score the sentences on standard input, one per line.", **options)
+    help = (
+        "Score the sentences on standard input, one per line, then print their totals. Each begins after an <eos>; a text, "
+        "scored without this flag, begins with its first word, which is not predicted."
+    )
+    flags.DEFINE_bool("stdin", False, help, **options)
     flags.DEFINE_bool("carry_state", False, "With --stdin: carry the state from line to line, as in one text.", **options)
     flags.DEFINE_bool("words", False, "With --stdin: show the log probability of each word.", **options)
+    help = "Score lines `id hypothesis` on standard input (Kaldi), or `id | scores | hypothesis` (Flashlight): docs/library.md."
+    flags.DEFINE_bool("nbest", False, help, **options)
+    help = "With --nbest: rank each utterance by score + lm_scale * log p. A line of Kaldi is then `id score hypothesis`."
+    flags.DEFINE_float("lm_scale", None, help, **options)
+    flags.register_validator("lm_scale", lambda scale: scale is None or math.isfinite(scale), "must be finite", **options)
     flags.DEFINE_bool("json", False, "Print JSON, one record per line, instead of a table.", **options)
     cli.define_encoding(values, None)
     cli.define_lowercase(values, "Read texts in lower case, except for words that the vocabulary has, such as PTB's N.")
@@ -57,13 +67,14 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues, paths: list[str]) -> None:
     check_flags(values, paths)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` closes the pipe when it has read enough
     options = {"rnn_mode": values.rnn_mode, "precision": values.precision, "lowercase": values.lowercase}
     models = [load(path, **options) for path in paths]  # before hours of scoring
     if values.adapt:
         records = score_adaptively(models[0], values.adapt, values.data_path, values.encoding)
+    elif values.nbest:
+        records = score_nbest(models[0], cli.StandardInput(values.encoding), values.lm_scale)
     elif values.stdin:
-        records = score_sentences(models[0], read_stdin(values.encoding), values.carry_state, values.words)
+        records = score_sentences(models[0], cli.StandardInput(values.encoding), values.carry_state, values.words)
     else:
         splits = values.split if values["split"].present else None
         records = score_texts(models, values.data_path, splits, values.average, values.per_token, values.encoding)
@@ -75,15 +86,19 @@ def check_flags(values: flags.FlagValues, paths: list[str]) -> None:
     """Raise flags.Error if no run is named, or if flags do not go together."""
     if not paths:
         raise flags.Error("which run? Name one or more run folders, for example: evaluate.py runs/small-1")
-    if values.stdin:
-        reason = "does not go with --stdin, which scores its own text with one run"
+    if values.stdin or values.nbest:
+        reason = f"does not go with --{'nbest' if values.nbest else 'stdin'}, which scores its own text with one run"
         cli.reject_flags(values, reason, "data_path", "split", "average", "per_token", "adapt")
-    else:
+    if values.nbest:
+        cli.reject_flags(values, "does not go with --nbest", "stdin", "carry_state", "words")
+    elif not values.stdin:
         cli.reject_flags(values, "needs --stdin", "carry_state", "words")
+    if not values.nbest:
+        cli.reject_flags(values, "needs --nbest", "lm_scale")
     if values.adapt:
         cli.reject_flags(values, "does not go with --adapt, which scores valid and test", "split", "average", "per_token")
     if len(paths) > 1:
-        cli.reject_flags(values, "takes one run", "stdin", "per_token", "adapt")
+        cli.reject_flags(values, "takes one run", "stdin", "nbest", "per_token", "adapt")
 
 
 def score_texts(
@@ -179,23 +194,20 @@ def load_texts(
     return {split: getattr(corpus, split) for split in splits or ("valid", "test")}
 
 
-def read_stdin(encoding: str | None = None) -> Iterator[str]:
-    """Yield the lines of standard input, decoded as a text file is. Raise DataError if it is closed."""
-    if sys.stdin is None:
-        raise DataError("standard input: is closed; give it the sentences to score")
-    yield from iterate_text(sys.stdin.buffer, "standard input", encoding or "utf-8")
-
-
 def score_sentences(
-    lm: TrainedModel, lines: Iterable[str], carry_state: bool = False, show_words: bool = False
+    lm: TrainedModel, lines: cli.StandardInput, carry_state: bool = False, show_words: bool = False
 ) -> Iterator[dict]:
-    """Yield a record for each line: its log probability in nats, perplexity, tokens (with `<eos>`) and unknown words."""
-    lines, copies = itertools.tee(lines)
-    try:
-        for line, score in zip(copies, lm.iterate_scores(lines, carry_state)):
+    """Yield a record for each line: its log probability in nats, perplexity, tokens (with `<eos>`) and unknown words.
+
+    The last record has the totals: see `Totals`.
+    """
+    totals = Totals()
+    sentences, copies = itertools.tee(lines)
+    with cli.naming_standard_input():
+        for score, line in zip(lm.iterate_scores(sentences, carry_state, lines.ready), copies):
+            totals.add(score)
             yield sentence_record(line, score, show_words)
-    except DataError as error:
-        raise DataError(f"standard input, {error}") from None
+    yield totals_record(totals)
 
 
 def sentence_record(line: str, score: SentenceScore, show_words: bool = False) -> dict:
@@ -209,18 +221,56 @@ def sentence_record(line: str, score: SentenceScore, show_words: bool = False) -
     return record | ({"words": list(zip(score.tokens, score.log_probabilities.tolist()))} if show_words else {})
 
 
+def totals_record(totals: Totals) -> dict:
+    """Return the totals as SRILM counts them, but in nats; `without_oovs` if there are any."""
+    known = totals.without_oovs()
+    numbers = [{"log_probability": t.log_probability, "ppl": t.ppl, "ppl1": t.ppl1} for t in (totals, known)]
+    record = {"sentences": totals.sentences, "words": totals.words, "oovs": totals.oovs} | numbers[0]
+    return record | ({"without_oovs": numbers[1]} if totals.oovs else {})
+
+
+def score_nbest(lm: TrainedModel, lines: cli.StandardInput, lm_scale: float | None = None) -> Iterator[dict]:
+    """Yield a record for each hypothesis, with its line in the shape that it came in; see `ptb.evaluation.nbest`."""
+    with cli.naming_standard_input():
+        hypotheses, copies = itertools.tee(parse_nbest(lines, scored=lm_scale is not None))
+        scores = lm.iterate_scores((hypothesis.text for hypothesis in copies), ready=lines.ready)
+        scored = ((hypothesis, score.log_probability) for score, hypothesis in zip(scores, hypotheses))
+        for hypothesis, log_p, *total in scored if lm_scale is None else rank_again(scored, lm_scale):
+            record = {"id": hypothesis.id, "hypothesis": hypothesis.text, "log_probability": log_p}
+            yield record | {"line": hypothesis.line(log_p, *total)} | ({"score": total[0]} if total else {})
+
+
 def table_row(record: dict) -> str:
     """Return a record as one line, or several lines, to be read by people."""
     if "run" in record:
         what = f"{record['run']:<32} {record['split']:<8} {record['tokens']:>9,} tokens   {record['precision']:<8}"
         bits = f"   bits {record['bits_per_character']:.4f}" if "bits_per_character" in record else ""
         return f"{what}   perplexity {record['perplexity']:9.3f}{bits}"
+    if "line" in record:
+        return record["line"]
+    return totals_rows(record) if "sentences" in record else sentence_rows(record)
+
+
+def sentence_rows(record: dict) -> str:
     unknown = record["unknown"]
     row = f"log p {record['log_probability']:10.3f}   tokens {record['tokens']:4d}   unknown {len(unknown):3d}   "
     row += f"perplexity {record['perplexity']:10.3f}   {record['sentence']}"
     for word, log_probability in record.get("words", []):
         row += f"\n    {log_probability:9.3f}  {word}" + (f" ({UNK})" if word in unknown else "")
     return row
+
+
+def totals_rows(record: dict) -> str:
+    """Return the totals with SRILM's names of the numbers; its log probability is to base 10."""
+
+    def numbers(part):
+        ppl, ppl1 = ("undefined" if part[name] is None else f"{part[name]:.3f}" for name in ("ppl", "ppl1"))
+        return f"logprob= {part['log_probability'] / math.log(10):.3f} ppl= {ppl} ppl1= {ppl1}"
+
+    rows = f"{record['sentences']} sentences, {record['words']} words, {record['oovs']} OOVs\n{numbers(record)}"
+    if "without_oovs" in record:
+        rows += f"   OOVs as {UNK}\n{numbers(record['without_oovs'])}   without OOVs"
+    return rows
 
 
 def write_csv(path: str, rows: Iterable, mode: str = "a") -> None:

@@ -19,7 +19,7 @@ from configs import CONFIGS
 from ptb.config import KINDS, Config, Dropout, differences
 from ptb.model.cells import CELLS
 
-COMMANDS = ("train", "evaluate", "generate", "report", "gradcheck", "reproduce")
+COMMANDS = ("train", "evaluate", "generate", "export", "report", "gradcheck", "reproduce")
 TYPES = {int: "integer", float: "number", bool: "`true` or `false`", str: "word", tuple[int, ...]: "integers"}
 
 

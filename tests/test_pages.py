@@ -102,7 +102,7 @@ def apply(diff, folder):
 
 
 # A command, unless the line after it is its error.
-COMMAND = re.compile(r"python (train|evaluate|generate|gradcheck|reproduce)\.py([^`|#>&'\n]*)(?!.*\n *\1\.py:)")
+COMMAND = re.compile(r"python (train|evaluate|generate|export|gradcheck|reproduce)\.py([^`|#>&'\n]*)(?!.*\n *\1\.py:)")
 OTHER_PAGES = [path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))) if path.name != "extending.md"]
 
 

@@ -1,6 +1,6 @@
 """Samples text from a model word by word: the distribution of the next word, how it is narrowed, and draws from it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -23,6 +23,20 @@ def make_next_step(model) -> Callable:
         return logits[0, 0], state
 
     return next_step
+
+
+def make_read_step(model, jit_compile: bool = False) -> Callable:
+    """Return the compiled `read_step(ids [1, num_steps], state) -> state` for a text that is only read.
+
+    With `jit_compile` XLA makes one program of it, twice as fast, compiled once per length of a window.
+    """
+    ids, state = tf.TensorSpec([1, None], tf.int32), state_signature(model, 1)
+
+    @tf.function(autograph=False, jit_compile=jit_compile and model.can_use_xla, input_signature=[ids, state])
+    def read_step(ids, state):
+        return model.outputs(ids, state)[1]
+
+    return read_step
 
 
 def distribution(
@@ -64,3 +78,13 @@ def generate(
         p = distribution(logits.numpy())
         token = int(np.random.default_rng((*seed, position)).choice(p.size, p=p))
         yield token
+
+
+def until_sentence(ids: Iterable[int], eos: int, count: int | None) -> Iterator[int]:
+    """Yield ids up to the `count`-th `eos`; all of them if `count` is None."""
+    ends = 0
+    for token in ids:
+        yield token
+        ends += token == eos
+        if ends == count:
+            return

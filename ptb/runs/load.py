@@ -1,9 +1,9 @@
 """A trained model, opened from a run folder: `lm = ptb.load("runs/small-1")`."""
 
+import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -13,31 +13,18 @@ from ptb.data.corpus import read_tokens
 from ptb.data.files import DataError
 from ptb.data.vocabulary import EOS, LEVELS, UNK, Vocabulary, join_tokens, lowercase_hint, tokenize
 from ptb.data.windows import scoring_windows
-from ptb.evaluation import sampling
-from ptb.evaluation.score import Score, make_confidence_step, make_eval_step, make_rank_step, score_windows
+from ptb.evaluation import beam, sampling
+from ptb.evaluation.score import Score, make_confidence_step, make_eval_step, make_rank_step, score_windows, state_signature
+from ptb.evaluation.sentences import SentenceScore, SentenceScorer
 from ptb.model.language_model import LanguageModel, build_model
 from ptb.runs.folder import RunFolder, digests
 from ptb.runs.storage import RunError
 from ptb.runtime import devices
 from ptb.training.state import StateMismatch, assign_variables, best_weights, trained_variables
 
+GROUP = 1024  # sentences that are scored at once
+SHORT_PROMPT, PROMPT_WINDOW, LONG_PROMPT = 50, 500, 5_000  # tokens: read one by one, in windows, in windows compiled by XLA
 REQUIRED = {"model": str, "seed": int, "precision": str, "corpus": str, "data_path": (str, type(None))}  # of config.json
-
-
-class SentenceScore(NamedTuple):
-    """Log probabilities of a sentence, in nats. Its last token is `<eos>`; unknown words are scored as `<unk>`."""
-
-    tokens: tuple[str, ...]
-    log_probabilities: np.ndarray  # [len(tokens)]
-    unknown: tuple[str, ...]  # tokens that the vocabulary does not have
-
-    @property
-    def log_probability(self) -> float:
-        return float(self.log_probabilities.sum(dtype=np.float64))
-
-    @property
-    def perplexity(self) -> float:
-        return Score(-self.log_probability, len(self.tokens)).perplexity
 
 
 def load(
@@ -122,6 +109,23 @@ class TrainedModel:
     def next_step(self):
         return sampling.make_next_step(self.model)
 
+    @cached_property
+    def read_step(self):
+        return sampling.make_read_step(self.model)
+
+    @cached_property
+    def long_read_step(self):
+        return sampling.make_read_step(self.model, jit_compile=True)
+
+    @cached_property
+    def outputs_step(self):
+        signature = [tf.TensorSpec([1, None], tf.int32), state_signature(self.model, 1)]
+        return tf.function(lambda ids, state: self.model.outputs(ids, state), signature, autograph=False)
+
+    @cached_property
+    def beam_step(self):
+        return beam.make_beam_step(self.model)
+
     def log_probabilities(self, ids: np.ndarray) -> np.ndarray:
         """Return the log probability in nats of every token of a text but the first, `[len(ids) - 1]`."""
         step = self.long_eval_step
@@ -154,22 +158,56 @@ class TrainedModel:
         """Return the `SentenceScore` of each sentence, `<eos>` included; with `carry_state` as lines of one text."""
         if isinstance(sentences, str):  # its characters would be scored as sentences
             raise TypeError('sentences: give a list, for example: score(["the company said"])')
-        return list(self.iterate_scores(sentences, carry_state))
+        return list(self.iterate_scores(sentences, carry_state, ready=lambda: True))
 
-    def iterate_scores(self, sentences, carry_state: bool = False) -> Iterator[SentenceScore]:
-        """Yield what `score` returns, one sentence at a time. Raise DataError for a word with neither an id nor `<unk>`."""
+    def iterate_scores(
+        self, sentences: Iterable[str], carry_state: bool = False, ready: Callable[[], bool] = lambda: False
+    ) -> Iterator[SentenceScore]:
+        """Yield what `score` returns. Raise DataError for a word with neither an id nor `<unk>`, after the sentences before.
+
+        While `ready()` returns that the next sentence is there already, up to `GROUP` are read ahead and scored at once, which
+        is many times faster. By default a sentence is scored as it comes.
+        """
+        numbered = self._iterate_tokens(sentences)
+        if carry_state:
+            yield from self._iterate_carried(numbered)
+            return
+        scorer, error = SentenceScorer(self.eval_step, self.model, self.vocabulary.ids[EOS]), None
+        while not error:
+            group = []
+            try:
+                for item in numbered:
+                    group.append(item)
+                    if len(group) == GROUP or not ready():
+                        break
+            except DataError as raised:
+                error = raised
+            if not group:
+                break
+            for (tokens, _), scores in zip(group, scorer.score([ids for _, ids in group])):
+                yield self._sentence_score(tokens, scores)
+        if error:
+            raise error
+
+    def _iterate_carried(self, sentences):
+        """Yield the scores of lines of one text."""
         eos, state, step = self.vocabulary.ids[EOS], self.model.initial_state(1), self.eval_step
+        for tokens, ids in sentences:
+            losses, state = step(np.append(eos, ids[:-1])[np.newaxis].astype(np.int32), ids[np.newaxis], state)
+            yield self._sentence_score(tokens, -losses.numpy()[0])
+
+    def _iterate_tokens(self, sentences):
+        """Yield the tokens of each sentence, `<eos>` included, and their ids."""
         for number, sentence in enumerate(sentences, 1):
             tokens = (*self.tokenize([sentence]),)
             try:
-                ids = self.vocabulary.encode(tokens)
+                yield tokens, self.vocabulary.encode(tokens)
             except DataError as error:
                 raise DataError(f"sentence {number}: {error}") from None
-            if not carry_state:
-                state = self.model.initial_state(1)
-            losses, state = step(np.append(eos, ids[:-1])[np.newaxis].astype(np.int32), ids[np.newaxis], state)
-            unknown = tuple(token for token in tokens if token not in self.vocabulary.ids)
-            yield SentenceScore(tokens, self.require_finite(-losses.numpy()[0]), unknown)
+
+    def _sentence_score(self, tokens, log_probabilities):
+        unknown = tuple(token for token in tokens if token not in self.vocabulary.ids)
+        return SentenceScore(tokens, self.require_finite(log_probabilities), unknown)
 
     def next_words(self, prompt: str = "", count: int = 10, **narrowing) -> list[tuple[str, float]]:
         """Return the `count` most likely words after a prompt, each with its probability.
@@ -181,11 +219,30 @@ class TrainedModel:
         p = self._distribution(logits.numpy(), **narrowing)
         return [(self.vocabulary.words[token], float(p[token])) for token in np.argsort(-p, kind="stable")[:count] if p[token]]
 
-    def generate(self, prompt: str = "", length: int = 50, seed: int = 1, sample: int = 0, **narrowing) -> str:
-        """Return the prompt and `length` words after it. `seed` and `sample`, its number, decide the draws."""
-        return "".join(self.iterate_text(prompt, length, seed, sample, **narrowing))
+    def generate(
+        self,
+        prompt: str = "",
+        length: int = 50,
+        seed: int = 1,
+        sample: int = 0,
+        sentences: int | None = None,
+        **narrowing,
+    ) -> str:
+        """Return the prompt and `length` words after it, or fewer: up to the end of `sentences` sentences.
 
-    def iterate_text(self, prompt: str = "", length: int = 50, seed: int = 1, sample: int = 0, **narrowing) -> Iterator[str]:
+        `seed` and `sample`, its number, decide the draws.
+        """
+        return "".join(self.iterate_text(prompt, length, seed, sample, sentences, **narrowing))
+
+    def iterate_text(
+        self,
+        prompt: str = "",
+        length: int = 50,
+        seed: int = 1,
+        sample: int = 0,
+        sentences: int | None = None,
+        **narrowing,
+    ) -> Iterator[str]:
         """Yield what `generate` returns, piece by piece."""
         ids = self.encode_prompt(prompt)
         *before, last = [self.vocabulary.ids[EOS], *ids]
@@ -197,33 +254,75 @@ class TrainedModel:
             (seed, sample),
             lambda logits: self._distribution(logits, **narrowing),
         )
-        words = (self.vocabulary.words[token] for chain in (ids, draws) for token in chain)
-        yield from join_tokens(words, self.config.data.level)
+        draws = sampling.until_sentence(draws, self.vocabulary.ids[EOS], sentences)
+        yield from self._join(itertools.chain(ids, draws))
+
+    def beam_search(
+        self,
+        prompt: str = "",
+        width: int = 5,
+        length: int = 50,
+        sentences: int | None = None,
+        excluded: Sequence[int] = (),
+    ) -> list[tuple[str, float]]:
+        """Return the `width` likeliest texts that a beam search finds, with their log probabilities after the prompt, in nats.
+
+        A text is the prompt and `length` words, or fewer: up to the end of `sentences` sentences. The best text comes first.
+        """
+        ids, eos = self.encode_prompt(prompt), self.vocabulary.ids[EOS]
+        *before, last = [eos, *ids]
+
+        def is_last(continuation):
+            return continuation[-1] == eos and continuation.count(eos) == sentences
+
+        found = beam.beam_search(self._finite_beam_step, last, self._state_after(before), width, length, is_last, excluded)
+        return [("".join(self._join([*ids, *continuation.ids])), continuation.log_probability) for continuation in found]
+
+    def _finite_beam_step(self, tokens, state):
+        log_probabilities, state = self.beam_step(tokens, state)
+        return self.require_finite(log_probabilities), state
+
+    def _join(self, ids):
+        return join_tokens((self.vocabulary.words[token] for token in ids), self.config.data.level)
 
     def embedding(self, word: str) -> np.ndarray:
-        """Return the embedding of a word, `[embedding_size]`; with one-hot input its row of the first kernel."""
+        """Return the embedding of a word, `[embedding_size]`: its row of `embeddings`."""
+        return self.embeddings()[self.vocabulary.encode([word])[0]]
+
+    def embeddings(self) -> np.ndarray:
+        """Return the input embeddings `[vocab, embedding_size]`; with one-hot input they are the first kernel."""
         model = self.model
-        table = model.recurrent_layers[0].kernel if model.embedding is None else model.embedding
-        return table.numpy()[self.vocabulary.encode([word])[0]]
+        return (model.recurrent_layers[0].kernel if model.embedding is None else model.embedding).numpy()
 
     def states(self, sentence: str) -> list[np.ndarray]:
         """Return the hidden states of every layer after `<eos>` and after each token, a `[1 + tokens, units]` array a layer."""
-        ids = self.vocabulary.encode([EOS, *self.tokenize([sentence])][:-1])
-        outputs, _ = self.model.outputs(tf.constant(ids[np.newaxis]), self.model.initial_state(1))
-        return [layer.numpy()[:, 0] for layer in outputs.layers]
+        return self.states_of(self.vocabulary.encode([EOS, *self.tokenize([sentence])][:-1]))
+
+    def states_of(self, ids: np.ndarray) -> list[np.ndarray]:
+        """Return the hidden states of every layer after each id of a text, `[len(ids), units]` a layer."""
+        state, windows = self.model.initial_state(1), []
+        for start in range(0, len(ids), PROMPT_WINDOW):
+            outputs, state = self.outputs_step(ids[np.newaxis, start : start + PROMPT_WINDOW], state)
+            windows.append([layer.numpy()[:, 0] for layer in outputs.layers])
+        return [np.concatenate(layer) for layer in zip(*windows)]
 
     def encode_prompt(self, prompt: str) -> list[int]:
-        """Return the ids of a prompt, whose last line goes on. Raise DataError if the vocabulary knows none of its tokens."""
+        """Return the ids of a prompt, whose last line goes on. Characters without an id are left out if there is no `<unk>`.
+
+        Raise DataError if the vocabulary knows none of its tokens, or for a word with neither an id nor `<unk>`.
+        """
         level = self.config.data.level
         *tokens, _ = self.tokenize(prompt.split("\n"), framed=False)  # without the last <eos>
         unknown = self.unknown_tokens(tokens)
         hint = lowercase_hint(unknown, self.vocabulary)
-        if unknown and UNK not in self.vocabulary.ids:
-            cure = hint or f"; use other {LEVELS[level]}"
-            raise DataError(f"prompt: the vocabulary has neither {_quoted(unknown)} nor {UNK}{cure}")
         if unknown and {*tokens} <= {*unknown, EOS}:
             cure = hint or f"; use {LEVELS[level]} of the training text"
-            raise DataError(f"prompt: the vocabulary has none of {_quoted(unknown)}{cure}")
+            raise DataError(f"prompt: the vocabulary has none of {quoted(unknown)}{cure}")
+        if unknown and UNK not in self.vocabulary.ids:
+            if level == "word":
+                cure = hint or f"; use other {LEVELS[level]}"
+                raise DataError(f"prompt: the vocabulary has neither {quoted(unknown)} nor {UNK}{cure}")
+            tokens = [token for token in tokens if token in self.vocabulary.ids]
         return self.vocabulary.encode(tokens).tolist()
 
     def tokenize(self, lines: Iterable[str], framed: bool = True) -> Iterator[str]:
@@ -244,9 +343,16 @@ class TrainedModel:
         return sampling.distribution(self.require_finite(logits), **narrowing)
 
     def _state_after(self, ids):
+        """Return the state after a prompt. Only a longer one is worth the time to compile a step that reads windows."""
         state = self.model.initial_state(1)
-        for token in ids:
-            _, state = self.next_step(token, state)
+        if len(ids) < SHORT_PROMPT:
+            for token in ids:
+                _, state = self.next_step(token, state)
+            return state
+        for start in range(0, len(ids), PROMPT_WINDOW):
+            window = np.array([ids[start : start + PROMPT_WINDOW]], np.int32)
+            is_long = len(ids) >= LONG_PROMPT and window.shape[1] == PROMPT_WINDOW
+            state = (self.long_read_step if is_long else self.read_step)(window, state)
         return state
 
     def _check_digests(self, checkpoint):
@@ -274,5 +380,6 @@ def _read_config(run):
         raise RunError(f"{path}: {error}; restore it from a copy, or use the version of this program that wrote it") from None
 
 
-def _quoted(words):
-    return ", ".join(map(repr, words))
+def quoted(words: Sequence[str]) -> str:
+    """Return words for a message, the first ten if there are more."""
+    return ", ".join(map(repr, words[:10])) + (f" and {len(words) - 10:,} more" if len(words) > 10 else "")

@@ -49,6 +49,11 @@ USAGE = [
     (("evaluate.py", "run", "--stdin", "--split=train"), "--split"),
     (("evaluate.py", "run", "--stdin", "--data_path=data"), "--data_path"),
     (("evaluate.py", "run", "--stdin", "--per_token=words.csv"), "--per_token"),
+    (("evaluate.py", "run", "--nbest", "--words"), "--words"),
+    (("evaluate.py", "run", "--nbest", "--stdin"), "--stdin"),
+    (("evaluate.py", "run", "run", "--nbest"), "--nbest"),
+    (("evaluate.py", "run", "--lm_scale=1"), "--lm_scale"),
+    (("evaluate.py", "run", "--nbest", "--lm_scale=nan"), "--lm_scale"),
     (("evaluate.py", "run", "--words"), "--words"),
     (("evaluate.py", "run", "--carry_state"), "--carry_state"),
     (("generate.py",), "run"),
@@ -71,8 +76,23 @@ USAGE = [
     ],
     *[
         (("generate.py", "run", "--top=3", f"--{name}={value}"), f"--{name}")
-        for name, value in {"sample": "argmax", "length": 5, "num_samples": 2, "seed": 2}.items()
+        for name, value in {"sample": "argmax", "length": 5, "num_samples": 2, "seed": 2, "beam": 2, "sentences": 1}.items()
     ],
+    *[
+        (("generate.py", "run", "--beam=3", f"--{name}={value}"), f"--{name}")
+        for name, value in {"sample": "argmax", "temperature": 2, "top_k": 3, "top_p": 0.5, "num_samples": 4, "seed": 2}.items()
+    ],
+    (("generate.py", "run", "--beam=0"), "--beam"),
+    (("generate.py", "run", "--sentences=0"), "--sentences"),
+    (("generate.py", "run", "--prompt_file="), "--prompt_file"),
+    (("generate.py", "run", "--prompt_file=x", "--prompt=the"), "--prompt"),
+    (("generate.py", "run", "--interactive", "--prompt=the"), "--prompt"),
+    (("export.py", "--format=keras"), "run"),
+    (("export.py", "run"), "--format"),
+    (("export.py", "run", "--format=coreml"), "coreml"),
+    (("export.py", "run", "data", "--format=keras"), "'data'"),
+    (("export.py", "run", "--format=keras", "--text=data/test.txt"), "--text"),
+    (("export.py", "run", "--format=keras", "--output="), "--output"),
     (("gradcheck.py", "--model=huge"), "huge"),
     (("gradcheck.py", "small"), "'small'"),
     (("reproduce.py", "--seeds=3"), "--model"),
@@ -96,6 +116,9 @@ FILES = {
     "no run": (("evaluate.py", "data"), "data"),
     "no home of a run": (("evaluate.py", "~nosuchuser/run"), "~nosuchuser/run"),
     "the second of two runs": (("evaluate.py", "run", "data", "--average"), "data"),
+    "no text to export the states of": (("export.py", "run", "--format=npz", "--text=nowhere"), "nowhere"),
+    "no run to export": (("export.py", "data", "--format=npz"), "data"),
+    "no folder to export to": (("export.py", "run", "--format=npz", "--output=data/test.txt"), "data/test.txt"),
     "nowhere to write": ((*EVALUATE, "--per_token=no/such/file.csv"), "no/such/file.csv"),
     "no room to write": ((*EVALUATE, "--per_token=/dev/full"), "/dev/full"),
     "no word of the prompt known": ((*GENERATE, "--prompt=zebra yak\nzebra"), "--prompt"),

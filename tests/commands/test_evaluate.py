@@ -1,6 +1,7 @@
 """evaluate.py against NumPy: runs, averages of runs, other texts, sentences on standard input."""
 
 import csv
+import functools
 import json
 import math
 import os
@@ -53,6 +54,10 @@ def perplexity(folder, words):
 
 def records(*arguments, **options):
     return [json.loads(line) for line in in_process.succeed("evaluate.py", *arguments, "--json", **options).stdout.splitlines()]
+
+
+def approx(value):
+    return pytest.approx(value, rel=1e-5)
 
 
 def rows(path):
@@ -189,6 +194,7 @@ def test_sentences_on_standard_input(folders):
     first, second = (line.split() for line in ("the cat sees the <unk> <eos>", "the dogs see <eos>"))
     alone = [log_p(folders[0], [EOS, *line]) for line in (first, second)]
     together = log_p(folders[0], [EOS, *first, *second])
+    totals = fresh.pop(), carried.pop()
     for record, expected in zip(fresh + carried, (*alone, together[:6], together[6:]), strict=True):
         assert record["tokens"] == len(expected)
         assert record["log_probability"] == pytest.approx(expected.sum(), rel=1e-5)
@@ -198,9 +204,75 @@ def test_sentences_on_standard_input(folders):
     assert [word for word, _ in fresh[1]["words"]] == ["the", "dogs", "see", EOS]
     assert [p for _, p in fresh[1]["words"]] == pytest.approx(alone[1], rel=1e-5)
     assert "words" not in carried[0]
+    assert totals[0] == {
+        **{"sentences": 2, "words": 8, "oovs": 1, "log_probability": approx(sum(map(sum, alone)))},
+        **{"ppl": approx(math.exp(-sum(map(sum, alone)) / 10)), "ppl1": approx(math.exp(-sum(map(sum, alone)) / 8))},
+        "without_oovs": {
+            "log_probability": approx(known := sum(map(sum, alone)) - alone[0][4]),
+            **{"ppl": approx(math.exp(-known / 9)), "ppl1": approx(math.exp(-known / 7))},
+        },
+    }
+    assert totals[1]["log_probability"] == approx(together.sum())
     table = in_process.succeed("evaluate.py", folders[0], "--stdin", "--words", stdin=text).stdout.splitlines()
     assert "the cat sees the zebra" in table[0] and f"{fresh[0]['perplexity']:.3f}" in table[0]
     assert [line.split(maxsplit=1)[1] for line in table[1:7]] == ["the", "cat", "sees", "the", "zebra (<unk>)", EOS]
+    assert table[-3] == "2 sentences, 8 words, 1 OOVs"
+    for line, part in zip(table[-2:], (totals[0], totals[0]["without_oovs"])):
+        base_10 = part["log_probability"] / math.log(10)
+        assert line.startswith(f"logprob= {base_10:.3f} ppl= {part['ppl']:.3f} ppl1= {part['ppl1']:.3f}")
+
+
+def test_hypotheses_are_scored_in_their_shape_and_ranked_again(folders):
+    hypotheses = {"u-1": "the cat sees the zebra", "u-2": "the dogs see", "v-1": "the cat sees the zebra", "v-2": ""}
+    expected = {id: log_p(folders[0], [EOS, *text.split(), EOS]).sum() for id, text in hypotheses.items()}
+    lines = in_process.succeed("evaluate.py", folders[0], "--nbest", stdin=rows_of(hypotheses)).stdout.splitlines()
+    assert lines == [f"{id} {expected[id]:.4f} {text}".rstrip() for id, text in hypotheses.items()]
+    assert lines[0].split()[1] == lines[2].split()[1]
+
+    scored = rows_of({f"{id} {score}": text for score, (id, text) in enumerate(hypotheses.items())})
+    flashlight = "w | -2 | -1.5 | -9 | the dogs see\n"
+    ranked = records(folders[0], "--nbest", "--lm_scale=0.5", stdin=scored + flashlight)
+    totals = {id: score + 0.5 * expected[id] for score, id in enumerate(hypotheses)} | {"w": -1.5 + 0.5 * expected["u-2"]}
+    assert {record["id"]: record["score"] for record in ranked} == {id: approx(total) for id, total in totals.items()}
+    order = [*sorted(["u-1", "u-2"], key=lambda id: -totals[id]), *sorted(["v-1", "v-2"], key=lambda id: -totals[id]), "w"]
+    assert [record["id"] for record in ranked] == order
+    assert ranked[-1]["line"] == f"w | {totals['w']:.4f} | -1.5 | {expected['u-2']:.4f} | the dogs see"
+
+
+def rows_of(hypotheses):
+    return "".join(f"{id} {text}\n" for id, text in hypotheses.items())
+
+
+@pytest.mark.parametrize(("flags", "stdin"), [((), "a the\n\n"), (("--lm_scale=1",), "a 1 the\na the\n")])
+def test_a_line_of_an_nbest_list_without_id_or_score(folders, flags, stdin, tmp_path):
+    done = in_process.call("evaluate.py", folders[0], "--nbest", *flags, stdin=stdin)
+    assert_rejected(done, 1, ["standard input", "2"], tmp_path, contents(tmp_path), printed=done.stdout)
+
+
+def test_a_program_that_waits_for_each_score_gets_it(folders, tmp_path):
+    """And the scores of lines that come together are those of lines that come alone."""
+    for name in ("in", "out"):
+        os.mkfifo(tmp_path / name)
+    before = functools.partial(through_pipes, tmp_path)
+    process = processes.start("evaluate.py", folders[0], "--stdin", folder=tmp_path, before=before)
+    with open(tmp_path / "in", "wb", buffering=0) as source, open(tmp_path / "out") as results:
+        for text in (b"the cat\n", b"the dogs see\nthe cat\n"):
+            source.write(text)
+            for line in text.decode().splitlines():
+                row = results.readline().split()
+                assert row[-len(line.split()) :] == line.split()
+                assert float(row[2]) == pytest.approx(log_p(folders[0], [EOS, *line.split(), EOS]).sum(), abs=1e-3)
+        source.close()
+        assert results.readline() == "3 sentences, 7 words, 0 OOVs\n"
+        results.read()
+    process.join(60)
+    assert process.exitcode == 0
+
+
+def through_pipes(folder):
+    os.dup2(os.open(folder / "in", os.O_RDONLY), 0)
+    os.dup2(os.open(folder / "out", os.O_WRONLY), 1)
+    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: SIM115
 
 
 def test_a_sentence_with_an_unknown_word_is_an_error_if_there_is_no_unk(tmp_path):

@@ -91,6 +91,44 @@ def test_a_word_that_the_terminal_cannot_show_is_escaped(tmp_path):
     assert "caf\\xe9\n" in generate(tmp_path, "--top=8", encoding="ascii")
 
 
+def test_a_vocabulary_does_not_command_the_terminal(tmp_path):
+    write_run(tmp_path, CONFIG, [word.replace("cat", "\x1b[31mcat\x9b") for word in WORDS])
+    for flags in (("--top=8",), ("--length=200",), ("--beam=1", "--avoid_unk", "--prompt=\x1b[31mcat\x9b")):
+        printed = generate(tmp_path, *flags)
+        assert "\\x1b[31mcat\\x9b" in printed
+        assert "\x1b" not in printed and "\x9b" not in printed
+
+
+def test_a_prompt_from_a_file_or_from_standard_input(run, tmp_path):
+    (tmp_path / "prompt.txt").write_text("the dogs\nthe cat\n")
+    expected = generate(run, "--prompt=the dogs\nthe cat", "--length=9")
+    assert generate(run, f"--prompt_file={tmp_path / 'prompt.txt'}", "--length=9") == expected
+    assert generate(run, "--prompt_file=-", "--length=9", stdin="the dogs\nthe cat\n") == expected
+    before = contents(tmp_path)
+    done = in_process.call("generate.py", run, "--prompt_file=nothing", cwd=tmp_path)
+    assert_rejected(done, 1, ["nothing"], tmp_path, before)
+
+
+def test_texts_of_whole_sentences(run, lm):
+    text = generate(run, "--sentences=3", "--seed=7")
+    assert text == lm.generate("", 3000, seed=7, sentences=3)
+    assert text.count("\n") == 3
+    assert generate(run, "--sentences=3", "--seed=7", "--length=2").count("\n") < 3
+
+
+def test_the_likeliest_texts(run, lm):
+    expected = [text.removesuffix("\n") + "\n" for text, _ in lm.beam_search("the", 4, 5, 1)]
+    printed = generate(run, "--beam=4", "--num_samples=3", "--prompt=the", "--length=5", "--sentences=1")
+    assert printed == "\n".join(expected[:3])
+
+
+def test_each_line_is_answered_with_one_start(run):
+    done = in_process.succeed("generate.py", run, "--interactive", "--top=2", stdin="the\nzebra\nthe cat")
+    answers = [generate(run, "--top=2", f"--prompt={prompt}") for prompt in ("the", "the cat")]
+    assert done.stdout == f"{answers[0]}\n\n{answers[1]}\n"
+    assert done.stderr.count("\n") == 1 and "zebra" in done.stderr
+
+
 def print_to(path):
     """Make a pipe with a name the standard output of a process."""
     os.dup2(os.open(path, os.O_WRONLY), 1)
@@ -108,5 +146,5 @@ def test_words_come_one_by_one_until_ctrl_c_or_until_the_reader_has_enough(run, 
         if ending == signal.SIGINT:
             os.kill(process.pid, ending)
     process.join(60)
-    assert process.exitcode == -ending
+    assert process.exitcode == {signal.SIGINT: -signal.SIGINT, signal.SIGPIPE: 128 + signal.SIGPIPE}[ending]
     assert (tmp_path / "stderr").read_text() == ""

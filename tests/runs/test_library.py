@@ -153,6 +153,31 @@ def test_a_text_is_a_function_of_its_seed_and_number(lm):
     assert lm.generate("the", 40, seed=2, sample=1).startswith(texts[-1])
 
 
+def test_a_text_stops_at_the_end_of_its_sentences(lm):
+    whole = lm.generate("the", 60, seed=4)
+    for sentences in (1, 2):
+        assert lm.generate("the", 60, seed=4, sentences=sentences) == "".join(whole.splitlines(keepends=True)[:sentences])
+    assert lm.generate("the", 1, seed=4, sentences=9) == lm.generate("the", 1, seed=4)
+
+
+@pytest.mark.parametrize("length", [3, 4, 5, 9, 12])
+def test_a_long_prompt_is_read_in_windows(lm, length, monkeypatch):
+    prompt = " ".join(WORDS[index % 8] if WORDS[index % 8] != "<eos>" else "cat" for index in range(length))
+    expected = dict(lm.next_words(prompt, 99))
+    for name, value in {"SHORT_PROMPT": 3, "PROMPT_WINDOW": 4, "LONG_PROMPT": 9}.items():
+        monkeypatch.setattr(f"ptb.runs.load.{name}", value)
+    assert dict(lm.next_words(prompt, 99)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_likeliest_texts(lm, log_p):
+    (best, log_probability), *others = lm.beam_search("the dogs", width=40, length=6, sentences=1)
+    assert len(others) == 39
+    tokens = best.removesuffix("\n").split() + ["<eos>"] * best.endswith("\n")
+    assert log_probability == pytest.approx(log_p("<eos>", *tokens)[2:].sum(), rel=1e-5)
+    assert all(probability <= log_probability for _, probability in others)
+    assert all("<unk>" not in text for text, _ in lm.beam_search("the", excluded=[WORDS.index("<unk>")], length=9))
+
+
 def test_the_embedding_of_a_word_is_a_row_of_the_matrix(lm, folder, tmp_path):
     _, weights = ids_and_weights(folder)
     np.testing.assert_array_equal(lm.embedding("cat"), weights["embedding"][3])
@@ -230,6 +255,9 @@ def test_a_model_of_characters(tmp_path):
     assert lm.states("the")[1].shape == (4, 3)
     with raises_one_line(DataError, "z"):
         lm.score(["zoo"])
+    assert lm.encode_prompt("thé z") == lm.encode_prompt("th ")
+    with raises_one_line(DataError, "z"):
+        lm.encode_prompt("zoo\nzoo")
 
 
 def test_six_lines_under_python_without_flags(folder, lm):

@@ -1,0 +1,73 @@
+"""The model card that goes with exported files: what the model is, what it was trained on, and how to use each file."""
+
+from ptb.config import Config, differences
+from ptb.data.download import PTB_FINGERPRINT
+from ptb.runs.load import TrainedModel
+
+USES = {
+    "keras": '`import keras, ptb; model = keras.models.load_model("{file}")`, then `logits, state = model(ids, state)`',
+    "saved_model": '`tf.saved_model.load("{file}").signatures`: `score(ids, lengths)` and `next_word(ids, state_…)`',
+    "tflite": "a TensorFlow Lite interpreter: the signature `next_word(ids [1, 1], state_…)`",
+    "onnx": '`onnxruntime.InferenceSession("{file}")`: `ids [batch, steps]`, `state_…` → `log_probabilities`, `new_state_…`',
+    "safetensors": '`safetensors.numpy.load_file("{file}")`: all weights by name; the configuration is in the metadata',
+    "torch": '`torch.load("{file}", weights_only=True)`: encoder, rnn and decoder of PyTorch\'s word_language_model',
+    "npz": '`numpy.load("{file}")`: `words`, `embeddings`; of a text `tokens` and `layer_0`, …',
+    "word2vec": '`gensim.models.KeyedVectors.load_word2vec_format("{file}")`: the input embeddings',
+}
+UNITS = {"word": "words, separated by whitespace", "char": "characters; a space is `_`"}
+
+
+def model_card(lm: TrainedModel, files: dict[str, str]) -> str:
+    """Return the card in Markdown. `files` are the names of the exported files by their format."""
+    record, result = lm.record, lm.run.result
+    unit = UNITS.get(lm.config.data.level, lm.config.data.level)
+    lines = [
+        f"# {record['model']}, a recurrent language model",
+        "",
+        f"{lm.model.count_params():,} parameters, {len(lm.vocabulary):,} {unit}.",
+        "",
+        "| perplexity | |",
+        "|---|---|",
+        *_perplexities(result),
+        "",
+        "## Text",
+        "",
+        f"Trained on {record['data_path'] or 'the Penn Treebank'}, fingerprint `{record['corpus']}`. {licence(record)}",
+        "",
+        "## Configuration",
+        "",
+        f"Seed {record['seed']}, precision {record['precision']}. All fields that differ from their defaults:",
+        "",
+        *[f"- `{path}` {value}" for path, value in differences(lm.config, Config()).items()],
+        "",
+        "## Files",
+        "",
+        "| file | use |",
+        "|---|---|",
+        "| `vocabulary.txt` | one word per line; the id of a word is the number of its line, from 0 |",
+        *[f"| `{file}` | {USES[name].format(file=file)} |" for name, file in files.items()],
+        "",
+        "A text begins with the id of `<eos>` and a state of zeros; every line ends in `<eos>`.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _perplexities(result):
+    if result is None:
+        return ["| not measured: training has not finished | |"]
+    names = ("test_perplexity", "valid_perplexity", "train_perplexity")
+    return [
+        f"| {name.removesuffix('_perplexity')} | {result[name]:.3f} |" for name in names if isinstance(result.get(name), float)
+    ]
+
+
+def licence(record: dict) -> str:
+    """Return what is known of the licence of the text that a run was trained on."""
+    if record["corpus"] == PTB_FINGERPRINT or record["data_path"] is None:
+        return (
+            "The Linguistic Data Consortium licenses this text to its users: check that you may pass on what was trained on it."
+        )
+    if record["data_path"] == "demo":
+        return "A grammar of the program wrote this text, under the program's licence (Apache 2.0)."
+    return "The licence of this text is not known here: add it before you pass the model on."

@@ -1,0 +1,217 @@
+"""Exported models against NumPy, read by what other programs read them with. Formats of an extra are skipped without it."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import ptb
+from configs import TEST
+from helpers import in_process, oracle
+from helpers.processes import ON_THE_CPU
+from helpers.rejected import contents
+from helpers.run_files import ids_and_weights, write_run
+from helpers.texts import raises_one_line
+from ptb.config import override
+from ptb.data.download import PTB_FINGERPRINT
+from ptb.runs import export as package
+from ptb.runs.export import FORMATS, ExportError, export
+
+WORDS = ("the", "<eos>", "dogs", "cat", "sees", "and", "see", "<unk>")
+CONFIG = override(TEST, {"layers": (4, 4), "init_scale": 0.7, "dropout": 0.5})
+IDS = np.array([[1, 0, 3, 4, 1], [1, 5, 7, 2, 6]], np.int32)
+LENGTHS = np.array([5, 3], np.int32)
+TEXT = "the cat sees the zebra\nthe dogs see\n"
+
+
+@pytest.fixture(scope="module")
+def lm(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    write_run(folder, CONFIG, WORDS, data_path="somewhere/text")
+    return ptb.load(folder)
+
+
+@pytest.fixture(scope="module")
+def folder(lm, tmp_path_factory):
+    """A folder with the model in every format whose packages are here."""
+    folder = tmp_path_factory.mktemp("exported")
+    for name, kind in FORMATS.items():
+        if all(map(importlib.util.find_spec, kind.packages)):
+            exported = export(lm, name, folder)
+            assert exported.path == folder / kind.file
+            assert exported.difference < 1e-5
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(lm):
+    """Log p of every word after each of IDS, by NumPy."""
+    return oracle.log_probabilities(ids_and_weights(lm.run.path)[1], IDS, CONFIG.model)
+
+
+def zeros(batch_size):
+    return {f"state_{layer}_{part}": np.zeros((batch_size, 4), np.float32) for layer in (0, 1) for part in ("hidden", "cell")}
+
+
+SERVE = """
+import sys
+import numpy as np, tensorflow as tf
+assert "ptb" not in sys.modules
+given = {name: tf.constant(array) for name, array in np.load("given.npz").items()}
+signatures = tf.saved_model.load("saved_model").signatures
+scores = signatures["score"](ids=given["ids"], lengths=given.pop("lengths"))
+first, second = given["ids"][:, :2], given.pop("ids")[:, 2:]
+before = signatures["next_word"](ids=first, **given)
+after = signatures["next_word"](ids=second, **{name: before[f"new_{name}"] for name in given})
+both = tf.concat([before["log_probabilities"], after["log_probabilities"]], 1)
+np.savez("served.npz", both=both, total=scores["total"], each=scores["log_probabilities"])
+"""
+
+
+def test_a_saved_model_is_served_where_nothing_but_tensorflow_is(folder, expected):
+    np.savez(folder / "given.npz", ids=IDS, lengths=LENGTHS, **zeros(2))
+    done = subprocess.run([sys.executable, "-c", SERVE], cwd=folder, env=ON_THE_CPU, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    served = np.load(folder / "served.npz")
+    np.testing.assert_allclose(served["both"], expected, rtol=1e-5, atol=1e-6)
+    each = np.take_along_axis(expected[:, :-1], IDS[:, 1:, np.newaxis], 2)[..., 0]
+    each[1, 2:] = 0  # after the length of the second sentence
+    np.testing.assert_allclose(served["each"], each, rtol=1e-5)
+    np.testing.assert_allclose(served["total"], each.sum(1), rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter")
+def test_tensorflow_lite_carries_the_state_from_word_to_word(folder, expected):
+    import tensorflow as tf
+
+    assert (folder / "model.tflite").stat().st_size > 1000
+    next_word = tf.lite.Interpreter(str(folder / "model.tflite")).get_signature_runner("next_word")
+    state = zeros(1)
+    for token, log_p in zip(IDS[0], expected[0]):
+        found = next_word(ids=np.array([[token]], np.int32), **state)
+        np.testing.assert_allclose(found["log_probabilities"][0, 0], log_p, rtol=1e-5)
+        state = {name: found[f"new_{name}"] for name in state}
+
+
+def test_onnx_takes_any_batch_and_carries_the_state(folder, expected):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    first = dict(zip(names, session.run(None, {"ids": IDS[:, :2]} | zeros(2))))
+    state = {name: first[f"new_{name}"] for name in zeros(2)}
+    second = dict(zip(names, session.run(None, {"ids": IDS[:, 2:]} | state)))
+    both = np.concatenate([part["log_probabilities"] for part in (first, second)], 1)
+    np.testing.assert_allclose(both, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_keras_and_safetensors_hold_the_weights(folder, lm):
+    import keras
+
+    _, weights = ids_and_weights(lm.run.path)
+    assert oracle.weights_of(keras.models.load_model(folder / "model.keras")).keys() == weights.keys()
+    safetensors = pytest.importorskip("safetensors.numpy")
+    arrays = safetensors.load_file(folder / "model.safetensors")
+    assert arrays.keys() == weights.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, weights[name])
+
+
+def test_pytorch_computes_the_same_with_its_own_layers(folder, expected):
+    torch = pytest.importorskip("torch")
+    state_dict = torch.load(folder / "model.pt", weights_only=True)
+
+    class RNNModel(torch.nn.Module):  # as in PyTorch's examples, word_language_model/model.py
+        def __init__(self):
+            super().__init__()
+            self.encoder, self.rnn = torch.nn.Embedding(8, 4), torch.nn.LSTM(4, 4, 2)
+            self.decoder = torch.nn.Linear(4, 8)
+
+        def forward(self, ids):
+            return torch.log_softmax(self.decoder(self.rnn(self.encoder(ids))[0]), -1)
+
+    model = RNNModel()
+    model.load_state_dict(state_dict)
+    with torch.no_grad():
+        found = model(torch.tensor(IDS.T)).numpy().transpose(1, 0, 2)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_word_vectors(folder, lm):
+    _, weights = ids_and_weights(lm.run.path)
+    first, *rows = (folder / "vectors.txt").read_text().splitlines()
+    assert first == "8 4"
+    assert [row.split(" ")[0] for row in rows] == [*WORDS]
+    np.testing.assert_array_equal(np.array([row.split(" ")[1:] for row in rows], np.float32), weights["embedding"])
+    with np.load(folder / "vectors.npz") as file:
+        assert file["words"].tolist() == [*WORDS]
+        np.testing.assert_array_equal(file["embeddings"], weights["embedding"])
+
+
+def test_hidden_states_of_a_text_by_the_command(lm, tmp_path, monkeypatch):
+    monkeypatch.setattr("ptb.runs.load.PROMPT_WINDOW", 4)
+    (tmp_path / "text.txt").write_text(TEXT)
+    flags = ("--format=npz", f"--text={tmp_path / 'text.txt'}", f"--output={tmp_path / 'new'}")
+    printed = in_process.succeed("export.py", lm.run.path, *flags).stdout
+    assert str(tmp_path / "new" / "vectors.npz") in printed
+    tokens = TEXT.replace("\n", " <eos> ").replace("zebra", "<unk>").split()
+    ids, weights = ids_and_weights(lm.run.path)
+    features = weights["embedding"][[[ids[token]] for token in tokens]].astype(np.float64)
+    with np.load(tmp_path / "new" / "vectors.npz") as file:
+        assert file["tokens"].tolist() == tokens
+        for layer in (0, 1):
+            parts = [weights[f"lstm_{layer}/{name}"] for name in ("kernel", "recurrent_kernel", "bias")]
+            features = oracle.lstm(features, np.zeros((1, 4)), np.zeros((1, 4)), *parts)[0]
+            np.testing.assert_allclose(file[f"layer_{layer}"], features[:, 0], rtol=1e-4, atol=1e-6)
+
+
+def test_the_card_names_what_is_known_and_the_files_that_are_there(folder, lm, tmp_path):
+    card = (folder / "README.md").read_text()
+    assert {*re.findall(r"^\| `(\S+)` \|", card, re.MULTILINE)} == {path.name for path in folder.iterdir()} - {
+        *("README.md", "given.npz", "served.npz")
+    }
+    assert all(
+        fact in card for fact in ("somewhere/text", "`model.layers` (4, 4)", f"{lm.model.count_params():,}", "not measured")
+    )
+    assert (folder / "vocabulary.txt").read_bytes() == lm.vocabulary.to_bytes()
+    write_run(tmp_path, CONFIG, WORDS, corpus=PTB_FINGERPRINT)
+    (tmp_path / "result.json").write_text(json.dumps({"test_perplexity": 114.51, "valid_perplexity": 120.25}))
+    export(ptb.load(tmp_path), "word2vec")
+    card = (tmp_path / "export" / "README.md").read_text()
+    assert all(fact in card for fact in ("114.510", "120.250", PTB_FINGERPRINT, "Linguistic Data Consortium"))
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_file_that_differs_from_the_model_is_an_error_and_is_not_left(lm, exists, tmp_path, monkeypatch):
+    def write_wrongly(source, path):
+        FORMATS["word2vec"].write(source, path)
+        path.write_text(re.sub(r"-0\.(\d)", r"-1.\1", path.read_text()))
+
+    if exists:
+        export(lm, "word2vec", tmp_path / "out")
+    before = contents(tmp_path)
+    wrong = FORMATS["word2vec"]._replace(write=write_wrongly)
+    monkeypatch.setattr(package, "FORMATS", FORMATS | {"wrong": wrong})
+    with raises_one_line(ExportError, tmp_path / "out" / "vectors.txt"):
+        export(lm, "wrong", tmp_path / "out")
+    assert contents(tmp_path) == before
+
+
+def test_a_missing_extra_is_named(lm, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for name in ("onnx", "torch", "safetensors"):
+        with raises_one_line(ExportError, f"--format={name}", f"pip install '.[{name}]'"):
+            export(lm, name, tmp_path)
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize("changes", [{"cell": "gru"}, {"layers": (4, 3)}, {"one_hot_input": True}, {"projection": "affine"}])
+def test_what_pytorch_has_no_layers_for(changes, tmp_path):
+    pytest.importorskip("torch")
+    write_run(tmp_path, override(CONFIG, changes), WORDS)
+    with raises_one_line(ExportError, "model.pt", "safetensors"):
+        export(ptb.load(tmp_path), "torch")
+    assert not (tmp_path / "export").exists()
