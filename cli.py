@@ -27,12 +27,14 @@ from typing import NoReturn
 
 from absl import flags
 
-from ptb.config import FORMER_NAMES, Config, ConfigError, flatten
-from ptb.data.files import DataError
-from ptb.runs.folder import RunError
-from ptb.runtime.devices import OUT_OF_MEMORY, PRECISIONS, RNN_MODES, DeviceError
-from ptb.runtime.signals import silence
-from ptb.training.state import Diverged
+from ptb.runtime.signals import ended_by_ctrl_c, print_line, silence
+
+with ended_by_ctrl_c():  # the imports take seconds
+    from ptb.config import FORMER_NAMES, Config, ConfigError, flatten
+    from ptb.data.files import DataError
+    from ptb.runs.folder import RunError
+    from ptb.runtime.devices import OUT_OF_MEMORY, PRECISIONS, RNN_MODES, DeviceError
+    from ptb.training.state import Diverged
 
 WRONG_FLAGS, FAILED = 2, 1  # exit codes; 130 after Ctrl-C, 141 if the reader of standard output has gone
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space left, the user's quota or the largest file size is reached
@@ -149,7 +151,7 @@ def _describe(error: Exception) -> str:
 
 
 def _fail(error: object, code: int) -> int:
-    print(f"{sys.argv[0]}: {' '.join(map(str.strip, str(error).splitlines()))}", file=sys.stderr)
+    print_line(f"{sys.argv[0]}: {' '.join(map(str.strip, str(error).splitlines()))}", sys.stderr)
     return code
 
 

@@ -27,7 +27,7 @@ from ptb.data.corpus import load_corpus
 from ptb.data.download import PTB_FINGERPRINT
 from ptb.data.files import DataError
 from ptb.runs.storage import RunError, write_atomically
-from ptb.runtime.signals import EXIT_CODES, print_line
+from ptb.runtime.signals import EXIT_CODES, handle_stops, print_line
 
 RECORDS = ("config.json", "history.jsonl", "result.json")
 OTHER_TEXTS = ("test", "demo")  # configurations that are not for PTB
@@ -138,7 +138,7 @@ def run_command(script: str, *arguments, capture_output: bool = False) -> str | 
 
     command = [sys.executable, str(tables.ROOT / script), *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE if capture_output else None, text=True) as process:
-        previous = {number: signal.signal(number, pass_on) for number in EXIT_CODES}
+        previous = handle_stops(pass_on)
         output, _ = process.communicate()
         for number, handler in previous.items():
             signal.signal(number, handler)

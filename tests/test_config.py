@@ -267,7 +267,8 @@ LESS_BETWEEN = Dropout(input=0.5, hidden=0.2, output=0.5)
         ({"optimizer": "rmsprop", "rho": 0.9}, {"optimizer": RMSprop(learning_rate=1, clip_norm=5, rho=0.9)}),
         ({"optimizer": RMSprop(rho=0.9)}, {"optimizer": RMSprop(rho=0.9)}),
         ({"schedule": "StepDecay"}, {}),
-        ({"schedule": "plateau", "patience_to_decay": 3}, {"schedule": Plateau(factor=0.5, patience_to_decay=3)}),
+        ({"schedule": "plateau", "patience_to_decay": 3}, {"schedule": Plateau(factor=0.25, patience_to_decay=3)}),
+        ({"schedule": "plateau", "factor": 0.1}, {"schedule": Plateau(factor=0.1)}),
         ({"optimizer": "adam", "beta1": 0}, {"optimizer": Adam(learning_rate=1.0, clip_norm=5, beta1=0.0)}),
         ({"averaging": "two_tailed", "keep_best": True}, {"averaging": "two_tailed", "stopping": Stopping(keep_best=True)}),
         ({"num_steps": 5, "bptt_steps": 10}, {"num_steps": 5, "bptt_steps": 10}),
@@ -279,9 +280,12 @@ def test_override_replaces_fields_by_path_or_last_name(changes, parts):
     assert to_json(SMALL) == before
 
 
-def test_another_kind_of_optimizer_keeps_the_fields_that_both_have():
+def test_another_kind_of_optimizer_keeps_the_fields_that_all_have():
     sgd = override(CHAR_RNN, {"optimizer": "SGD"})
     assert sgd.optimizer == SGD(learning_rate=2e-3, clip_norm=5, clip="element")
+    rmsprop = override(CHAR_RNN, {"epsilon": 0.5})
+    assert override(rmsprop, {"optimizer": "Adam"}).optimizer.epsilon == Adam().epsilon
+    assert override(rmsprop, {"optimizer": "RMSprop"}) == rmsprop
 
 
 @pytest.mark.parametrize(
