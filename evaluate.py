@@ -49,6 +49,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool("carry_state", False, "With --stdin: carry the state from line to line, as in one text.", **options)
     flags.DEFINE_bool("words", False, "With --stdin: show the log probability of each word.", **options)
     flags.DEFINE_bool("json", False, "Print JSON, one record per line, instead of a table.", **options)
+    cli.define_checkpoint(values)
     cli.define_rnn_mode(values)
     cli.define_precision(values, "float32")
 
@@ -56,7 +57,10 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues, paths: list[str]) -> None:
     check_flags(values, paths)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` closes the pipe when it has read enough
-    models = [load(path, rnn_mode=values.rnn_mode, precision=values.precision) for path in paths]  # before hours of scoring
+    options = {name: values[name].value for name in ("checkpoint", "rnn_mode", "precision")}
+    models = [load(path, **options) for path in paths]  # before hours of scoring
+    if values.adapt or values.stdin:
+        cli.name_weights(models[0])
     if values.adapt:
         records = score_adaptively(models[0], values.adapt, values.data_path)
     elif values.stdin:
@@ -100,6 +104,7 @@ def score_texts(
     sums, previous, texts = {}, None, {}
     for count, lm in enumerate(models, 1):
         lm.take_over(previous)
+        cli.name_weights(lm)
         previous = lm
         if count == 1 or not average:
             texts = load_texts(lm, data_path, splits)

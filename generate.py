@@ -37,6 +37,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool("avoid_unk", False, f"Never write {UNK}.", **options)
     help = "Write no text, but this many of the most likely next words, with probabilities."
     flags.DEFINE_integer("top", None, help, lower_bound=1, **options)
+    cli.define_checkpoint(values)
     cli.define_rnn_mode(values)
     cli.define_precision(values, "float32")
     message = "must be above 0; for the limit 0 use --sample=argmax"
@@ -48,7 +49,7 @@ def main(values: flags.FlagValues, paths: list[str]) -> None:
     check_flags(values, paths)
     for number in (signal.SIGINT, signal.SIGPIPE):  # the reader has seen enough: not an error
         signal.signal(number, signal.SIG_DFL)
-    lm = load(paths[0], rnn_mode=values.rnn_mode, precision=values.precision)
+    lm = load(paths[0], checkpoint=values.checkpoint, rnn_mode=values.rnn_mode, precision=values.precision)
     check_prompt(lm, values.prompt)
     narrowing = {
         "temperature": values.temperature,

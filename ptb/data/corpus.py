@@ -46,8 +46,11 @@ def load_corpus(
     vocabulary: Vocabulary | None = None,
     level: str = "word",
     fractions: tuple[float, float] = (0.9, 0.05),
+    extend: bool = False,
 ) -> Corpus:
     """Load the corpus that `--data_path` names. If `vocabulary` is None, build it from the training text.
+
+    With `extend`, the words of the text that a given vocabulary lacks are added after its own.
 
     `data_path` is None for PTB (from the cache, or downloaded into it), "demo" for the built-in text of
     `ptb.data.grammar` (write "./demo" for a folder of that name), or a path for `read_corpus`. If a folder has a text too
@@ -55,6 +58,8 @@ def load_corpus(
 
     Raises DataError if the download fails, or if `read_corpus` or `memmap.read_ids` does.
     """
+    if extend and vocabulary:
+        vocabulary = vocabulary.extended(load_corpus(data_path, None, level, fractions).vocabulary.words)
     if data_path == "demo":
         return build_corpus(*grammar.demo_text(seed=0), vocabulary=vocabulary, level=level)
     path = download.download_ptb(download.ptb_cache()) if data_path is None else data_path

@@ -63,6 +63,10 @@ class Vocabulary:
             counts[UNK] = sum(counts.pop(word) for word in list(counts) if counts[word] <= rare and word != EOS)
         return cls(tuple(sorted(counts, key=lambda word: (-counts[word], word))))
 
+    def extended(self, words: Iterable[str]) -> "Vocabulary":
+        """Return a vocabulary with new words after those of this one, whose ids stay as they are."""
+        return Vocabulary((*self.words, *(word for word in words if word not in self.ids)))
+
     def encode(self, tokens: Iterable[str]) -> np.ndarray:
         """Return the ids of tokens, int32 `[N]`. Unknown tokens get the id of `<unk>`.
 
@@ -145,14 +149,18 @@ def require_eos(vocabulary: Vocabulary, name: str | os.PathLike) -> None:
         raise DataError(f"{name}: the given vocabulary has no {EOS}; use the vocabulary of a trained model")
 
 
-def unknown_tokens_error(name: str | os.PathLike, level: str, places: Iterable[tuple[str, int]]) -> DataError:
+class UnknownTokens(DataError):
+    """A text has tokens that its vocabulary lacks, and there is no `<unk>` for them."""
+
+
+def unknown_tokens_error(name: str | os.PathLike, level: str, places: Iterable[tuple[str, int]]) -> UnknownTokens:
     """Return the error for the text `name` with tokens that a vocabulary without `<unk>` lacks.
 
     `places` are pairs of an unknown token and the number of its line.
     """
     found = ", ".join(f"{reprlib.repr(token)} in line {number}" for token, number in places)
     remedy = f"write {UNK} for rare words in every split, or remove them" if level == "word" else "remove them"
-    return DataError(f"{name}: has unknown {LEVELS[level]} ({found}), and the vocabulary has no {UNK} for them; {remedy}")
+    return UnknownTokens(f"{name}: has unknown {LEVELS[level]} ({found}), and the vocabulary has no {UNK} for them; {remedy}")
 
 
 def warn_of_unknown(counts: Mapping[str, int], level: str) -> None:
