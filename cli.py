@@ -32,17 +32,20 @@ if not hasattr(signal, "SIGPIPE"):  # Windows, which lacks fcntl too. Before Ten
 
 from absl import flags
 
-from ptb.config import FORMER_NAMES, Config, ConfigError, flatten
-from ptb.data.files import DataError, is_encoding, iterate_text
-from ptb.runs.folder import RunError
-from ptb.runtime.devices import OUT_OF_MEMORY, PRECISIONS, RNN_MODES, DeviceError
-from ptb.runtime.signals import silence
-from ptb.training.state import Diverged
+from ptb.runtime.signals import ended_by_ctrl_c, print_line, silence
+
+with ended_by_ctrl_c():  # the imports take seconds
+    from ptb.config import FORMER_NAMES, Config, ConfigError, flatten
+    from ptb.data.files import DataError, is_encoding, iterate_text
+    from ptb.runs.folder import RunError
+    from ptb.runs.load import CHECKPOINTS, TrainedModel
+    from ptb.runtime.devices import OUT_OF_MEMORY, PRECISIONS, RNN_MODES, DeviceError
+    from ptb.training.state import Diverged
 
 WRONG_FLAGS, FAILED = 2, 1  # exit codes; 130 after Ctrl-C, 141 if the reader of standard output has gone
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space left, the user's quota or the largest file size is reached
 # Flags that are empty if they are given an unset shell variable.
-PATHS = ("data_path", "save_path", "per_token", "prompt_file", "output", "text", "runs")
+PATHS = ("data_path", "save_path", "init_from", "per_token", "prompt_file", "output", "text", "runs")
 FOREIGN_FLAGS = {  # flags of other programs that are no field: what to write here. docs/family.md has them too
     "num_gpus": "--distribute=mirrored",
     "use_fp16": "--precision=bfloat16",
@@ -61,6 +64,8 @@ FOREIGN_FLAGS = {  # flags of other programs that are no field: what to write he
 TUTORIAL_KERNELS = {"basic": "stepwise", "block": "fused", "cudnn": "cudnn"}
 
 Main = Callable[..., int | None]  # called with the flags, and with the names of runs if the command takes any
+
+logger = logging.getLogger(__name__)
 
 flags.disclaim_key_flags()  # --help lists a flag that is defined here with those of the command
 
@@ -153,7 +158,7 @@ def _describe(error: Exception) -> str:
 
 
 def _fail(error: object, code: int) -> int:
-    print(f"{sys.argv[0]}: {' '.join(map(str.strip, str(error).splitlines()))}", file=sys.stderr)
+    print_line(f"{sys.argv[0]}: {' '.join(map(str.strip, str(error).splitlines()))}", sys.stderr)
     return code
 
 
@@ -300,6 +305,25 @@ def define_precision(values: flags.FlagValues, default: str) -> None:
     """Define --precision, an argument of `ptb.runtime.devices.choose_precision`."""
     help = "Precision of matrix products. auto: tf32 or bfloat16 if the device has units for it, otherwise float32."
     flags.DEFINE_enum("precision", default, PRECISIONS, help, flag_values=values)
+
+
+def define_checkpoint(values: flags.FlagValues) -> None:
+    """Define --checkpoint, an argument of `ptb.load`."""
+    help = "Which weights: those with the best validation so far, or the last ones of the training."
+    flags.DEFINE_enum("checkpoint", "best", CHECKPOINTS, help, flag_values=values)
+
+
+def name_weights(lm: TrainedModel) -> None:
+    """Log which weights of a run are in use, unless the last are the best."""
+    lm.model  # noqa: B018 -- reads them
+    if lm.last_step == lm.best_step:
+        return
+    if lm.step == lm.last_step:
+        other = f"--checkpoint=best takes those of step {lm.best_step}, the best on valid"
+        logger.warning("%s: the last weights, of step %d; %s", lm.run.path, lm.step, other)
+    else:
+        other = f"--checkpoint=last takes those of step {lm.last_step}"
+        logger.warning("%s: the weights of step %d, the best on valid; %s", lm.run.path, lm.step, other)
 
 
 class _KernelParser(flags.EnumParser):

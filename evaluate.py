@@ -59,6 +59,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_float("lm_scale", None, help, **options)
     flags.register_validator("lm_scale", lambda scale: scale is None or math.isfinite(scale), "must be finite", **options)
     flags.DEFINE_bool("json", False, "Print JSON, one record per line, instead of a table.", **options)
+    cli.define_checkpoint(values)
     cli.define_encoding(values, None)
     cli.define_lowercase(values, "Read texts in lower case, except for words that the vocabulary has, such as PTB's N.")
     cli.define_rnn_mode(values)
@@ -67,8 +68,10 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues, paths: list[str]) -> None:
     check_flags(values, paths)
-    options = {"rnn_mode": values.rnn_mode, "precision": values.precision, "lowercase": values.lowercase}
+    options = {name: values[name].value for name in ("checkpoint", "rnn_mode", "precision", "lowercase")}
     models = [load(path, **options) for path in paths]  # before hours of scoring
+    if values.adapt or values.stdin or values.nbest:
+        cli.name_weights(models[0])
     if values.adapt:
         records = score_adaptively(models[0], values.adapt, values.data_path, values.encoding)
     elif values.nbest:
@@ -119,6 +122,7 @@ def score_texts(
     sums, previous, texts = {}, None, {}
     for count, lm in enumerate(models, 1):
         lm.take_over(previous)
+        cli.name_weights(lm)
         previous = lm
         if count == 1 or not average:
             texts = load_texts(lm, data_path, splits, encoding)

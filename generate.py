@@ -48,6 +48,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool("avoid_unk", False, f"Never write {UNK}.", **options)
     help = "Write no text, but this many of the most likely next words, with probabilities."
     flags.DEFINE_integer("top", None, help, lower_bound=1, **options)
+    cli.define_checkpoint(values)
     cli.define_encoding(values, None)
     cli.define_lowercase(values, "Read the prompt in lower case, except for words that the vocabulary has, such as PTB's N.")
     cli.define_rnn_mode(values)
@@ -60,7 +61,8 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues, paths: list[str]) -> None:
     check_flags(values, paths)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the reader has seen enough: not an error
-    lm = load(paths[0], rnn_mode=values.rnn_mode, precision=values.precision, lowercase=values.lowercase)
+    options = {name: values[name].value for name in ("checkpoint", "rnn_mode", "precision", "lowercase")}
+    lm = load(paths[0], **options)
     if not values.interactive:
         answer(lm, values, read_prompt(values.prompt_file, values.encoding) if values.prompt_file else values.prompt)
         return

@@ -27,7 +27,7 @@ from ptb.data.corpus import load_corpus
 from ptb.data.download import PTB_FINGERPRINT
 from ptb.data.files import DataError
 from ptb.runs.storage import RunError, write_atomically
-from ptb.runtime.signals import EXIT_CODES, print_line
+from ptb.runtime.signals import EXIT_CODES, handle_stops, print_line
 
 RECORDS = ("config.json", "history.jsonl", "result.json")
 OTHER_TEXTS = ("test", "demo")  # configurations that are not for PTB
@@ -74,7 +74,8 @@ def reproduce(values: flags.FlagValues) -> None:
         paths.append(path)
     if len(paths) > 1:
         averages = tables.average_path(runs, row)
-        average(paths, averages, data)
+        kept = "best" if CONFIGS[values.model].config.keeps_best else "last"  # those of result.json
+        average(paths, averages, [*data, f"--checkpoint={kept}"])
         if values.record:
             write_atomically(tables.average_path(tables.RESULTS, row), averages.read_bytes())
     for line in comparison(values.model, row, values.seeds, runs, tables.RESULTS):
@@ -118,10 +119,10 @@ def record_run(path: pathlib.Path, results: pathlib.Path) -> None:
         write_atomically(kept / name, content)
 
 
-def average(paths: list[pathlib.Path], path: pathlib.Path, data: list[str]) -> None:
+def average(paths: list[pathlib.Path], path: pathlib.Path, options: list[str]) -> None:
     """Score the mean probabilities of the first run, the first two, … all, and write the records to `path`."""
     splits = "--split=valid", "--split=test"  # a single text would be scored whole
-    output = run_command("evaluate.py", *paths, "--average", "--json", *splits, *data, capture_output=True)
+    output = run_command("evaluate.py", *paths, "--average", "--json", *splits, *options, capture_output=True)
     made = [json.loads(line) for line in output.splitlines()]
     scored = {record["run"] for record in made}
     kept = [record for record in tables.read_records(path) if record["run"] not in scored]  # averages of more runs
@@ -138,7 +139,7 @@ def run_command(script: str, *arguments, capture_output: bool = False) -> str | 
 
     command = [sys.executable, str(tables.ROOT / script), *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE if capture_output else None, text=True) as process:
-        previous = {number: signal.signal(number, pass_on) for number in EXIT_CODES}
+        previous = handle_stops(pass_on)
         output, _ = process.communicate()
         for number, handler in previous.items():
             signal.signal(number, handler)

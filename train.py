@@ -5,14 +5,16 @@
     python train.py --model=demo --data_path=demo
     tensorboard --logdir=runs
 
+    python train.py --save_path=runs/small-1 --model=small --set num_epochs=20 --resume_with_changes
+    python train.py --init_from=runs/small-1 --data_path=mine.txt
+
 The same command again continues a stopped run.
 """
 
 import contextlib
-import logging
 import math
+import os
 import pathlib
-import re
 import time
 
 import numpy as np
@@ -20,17 +22,21 @@ from absl import flags
 
 import cli
 from configs import find_config, published_scores
-from ptb.config import Config, ConfigError, differences, flatten, override, to_json
+from ptb.config import Config, ConfigError, differences, flatten, override, to_json, value_text
 from ptb.data import grammar
 from ptb.data.corpus import Corpus, load_corpus
 from ptb.data.download import PTB_FINGERPRINT
-from ptb.data.vocabulary import EOS, join_tokens
+from ptb.data.files import DataError
+from ptb.data.vocabulary import EOS, UnknownTokens, join_tokens
 from ptb.data.windows import Windows, scoring_windows, validation_windows, windows
 from ptb.evaluation import sampling
 from ptb.evaluation.score import make_eval_step, perplexity, score
 from ptb.model.language_model import LanguageModel, build_model
-from ptb.runs.folder import RunFolder
+from ptb.runs.folder import RunFolder, run_name
+from ptb.runs.load import TrainedModel, load
+from ptb.runs.outcome import overfitting, require_better_than_guessing
 from ptb.runs.progress import Monitoring, Progress, can_draw, describe, is_due
+from ptb.runs.resume import check_source, initialize, resume, resume_hint
 from ptb.runs.tensorboard import SAMPLE
 from ptb.runtime import devices, replicas
 from ptb.runtime.profiling import profile_steps
@@ -44,8 +50,6 @@ from ptb.training.step import Sums, make_train_step
 
 ROOT = pathlib.Path(__file__).parent
 SAMPLE_LENGTH = 100  # tokens
-
-logger = logging.getLogger(__name__)
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -65,6 +69,11 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("sample_every", 0, "Steps between texts in TensorBoard (0: none).", lower_bound=0, **options)
     help = "auto: on a terminal a live line instead of the lines within an epoch; plain: always lines."
     flags.DEFINE_enum("progress", "auto", ["auto", "plain"], help, **options)
+    help = "Go on with a run although --set changes it, for example --set num_epochs=20. Needs --save_path."
+    flags.DEFINE_bool("resume_with_changes", False, help, **options)
+    help = "Begin with the weights, the vocabulary and the configuration of this run, to train on another text."
+    flags.DEFINE_string("init_from", None, help, **options)
+    flags.DEFINE_bool("extend_vocabulary", False, "With --init_from: add the new words of the text.", **options)
     help = "If training diverges: stop, or rewind to the start of the epoch and halve the learning rates."
     flags.DEFINE_enum("on_nonfinite", "stop", ["stop", "rewind"], help, **options)
     flags.DEFINE_bool("profile", False, "Record ten of the first steps for TensorBoard's profile plugin.", **options)
@@ -75,17 +84,30 @@ def main(values: flags.FlagValues) -> None:
     rewinds = values.on_nonfinite == "rewind"
     if values.distribute == "multi_worker" and rewinds:
         raise flags.Error("--on_nonfinite=rewind: works in one process only; with --distribute=multi_worker, restart by hand")
-    named = find_config(values.model)
+    if values.resume_with_changes and not values.save_path:
+        raise flags.Error("--resume_with_changes: which run? Name its folder with --save_path")
+    if not values.init_from:
+        cli.reject_flags(values, "needs --init_from", "extend_vocabulary")
+    source = load(values.init_from) if values.init_from else None
+    if source and not values["model"].present:
+        name, named = source.record["model"], source.config
+    else:
+        name, named = values.model.rpartition(":")[2], find_config(values.model)
     config = override(named, ({"lowercase": True} if values.lowercase else {}) | cli.parse_settings(values.set))
     choose_kernel(values.rnn_mode, config)  # raises before a long text is read
-    corpus = load_corpus(values.data_path, encoding=values.encoding, **config.data.reading)
-    name = values.model.rpartition(":")[2]
-    path = values.save_path or f"runs/{run_name(name, differences(config, named), values.seed)}"
+    reading = {"encoding": values.encoding, "extend": values.extend_vocabulary} | config.data.reading
+    try:
+        corpus = load_corpus(values.data_path, source.vocabulary if source else None, **reading)
+    except UnknownTokens as error:
+        raise DataError(f"{error}; or add --extend_vocabulary" if source else str(error)) from None
+    begins = f"{name}-from-{source.run.path.name}" if source else name
+    path = values.save_path or f"runs/{run_name(begins, differences(config, named), values.seed)}"
     run = RunFolder(path, read_only=not replicas.is_first_worker(values.distribute))
     observed = values.report_every, values.sample_every, values.profile, values.progress == "auto" and can_draw()
     published = published_scores(values.model) if corpus.fingerprint() == PTB_FINGERPRINT else None
     monitoring = Monitoring(60 * values.checkpoint_minutes, *observed, published_valid=published and published[0])
     options = {"rnn_mode": values.rnn_mode, "precision": values.precision, "monitoring": monitoring, "rewinds": rewinds}
+    options |= {"resume_with_changes": values.resume_with_changes, "init_from": source}
     about = {"model": name, "data_path": values.data_path, "encoding": values.encoding}
     about |= {"overrides": differences(config, named)}
     with replicas.make_strategy(values.distribute, config.batch_size).scope(), replicas.report_lost_workers():
@@ -104,15 +126,19 @@ def train(
     precision: str = "auto",
     monitoring: Monitoring = Monitoring(),
     rewinds: bool = False,
+    resume_with_changes: bool = False,
+    init_from: TrainedModel | str | os.PathLike | None = None,
     about: dict | None = None,
 ) -> dict:
     """Train a configuration to its end, from wherever its run folder is, and score the test text.
 
     `about` has the model's name, the data_path and the overrides, for config.json. With `rewinds`, training that diverges
-    returns to the start of its epoch with lower learning rates. Return the content of result.json.
+    returns to the start of its epoch with lower learning rates. With `resume_with_changes` a run goes on although some fields
+    of its configuration differ. A new run begins with the weights of the run `init_from`. Return the content of result.json.
 
-    Raises RunError if the folder holds another run, DataError if a text is too short, DeviceError for a kernel or a precision
-    that the machine does not have, Diverged if training diverges. SIGTERM and Ctrl-C save a checkpoint, then exit.
+    Raises RunError if the folder holds another run or the training ends worse than guessing, DataError if a text is too short,
+    DeviceError for a kernel or a precision that the machine does not have, Diverged if training diverges. SIGTERM, SIGHUP and
+    Ctrl-C save a checkpoint, then exit.
     """
     run = run if isinstance(run, RunFolder) else RunFolder(run)
     gpus = devices.visible_gpus()
@@ -121,22 +147,30 @@ def train(
         config = within_budget(config, corpus, run, kernel, chosen)
     record = {"model": "custom", "seed": seed, "precision": precision, "corpus": corpus.fingerprint(), "data_path": None}
     record |= {"overrides": {}, "encoding": "utf-8"} | (about or {}) | {"config": to_json(config)}
+    source = init_from if init_from is None or isinstance(init_from, TrainedModel) else load(init_from)
+    if source:
+        check_source(source, config, corpus.vocabulary)
+        record["init_from"] = {"run": str(source.run.path)}
     replicas.assert_workers_agree(record | {"data_path": None, "chosen precision": chosen, "kernel": kernel})
-    if run.matches(record) and (result := run.result):
+    if run.matches(record, resume_with_changes) and (result := run.result):
         print_line(f"{run.path}: finished, test perplexity {result['test_perplexity']:.3f}; nothing to do")
         return result
     num_windows = len(make_windows(corpus, config)[0])  # rejects a text that is too short before anything is written
     agree = replicas.make_agreement() if replicas.has_many_workers() else None
     progress = Progress(run, config, hyperparameters(record, config), monitoring)
     with run.locked(), StopRequest(agree=agree) as stop, progress:
-        run.begin(record, corpus.vocabulary)
+        changes = run.begin(record, corpus.vocabulary, resume_with_changes)
         count = replicas.num_replicas()
         device = ("GPU" if gpus else "CPU") + (f" × {count}" if count > 1 else "")
         print_line(f"Model: {record['model']} Kernel: {kernel} Precision: {chosen} Device: {device}")
         for path, value in record["overrides"].items():
             print_line(f"Override: {path}={value_text(value)}")
+        for change in changes:
+            print_line(f"Changed: {change}")
         product_dtype = devices.use_precision(chosen)
         model = build_model(config, len(corpus.vocabulary), seed=seed, rnn_mode=kernel, product_dtype=product_dtype)
+        if source and not run.checkpoints.paths():
+            initialize(model, source, run, len(corpus.vocabulary))
         for line in describe(config, corpus, model.count_params(), num_windows):
             print_line(line)
         setting = {"precision": chosen, "kernel": kernel, "seed": seed, "replicas": count}
@@ -184,7 +218,7 @@ def train_epochs(config, corpus, run, model, setting, stop, progress: Progress) 
 
         reached = averages.validate(valid_perplexity, state.validations)
         progress.validated(state, reached)
-        state.record_validation(reached, config.keeps_best, averages.chosen)
+        state.record_validation(reached, averages.chosen if averages.names else None)
         stop.hint = resume_hint(run, state)
         state.start_clock()
 
@@ -221,33 +255,15 @@ def train_epochs(config, corpus, run, model, setting, stop, progress: Progress) 
             state.check_epoch()
             validate()
             state.check_validation()
-            state.history.append(epoch_record(state) | setting)
+            changes = run.changes_between(state.step - state.window, state.step)
+            state.history.append(epoch_record(state) | setting | ({"changes": changes} if changes else {}))
             progress.end_epoch(state, state.history[-1])
             state.begin_epoch(model.initial_state(config.batch_size))
             run.save(state)
             run.write_history(state.history)
-    state.restore_best()
+    if config.keeps_best:
+        run.restore_best(state)
     return state
-
-
-def resume(run: RunFolder, state: TrainState, finished, precision: str) -> None:
-    """Restore the newest checkpoint, or write the first one. Record and warn if the precision of products changes."""
-    if run.restore(state):
-        print_line(f"Resuming {run.path} after step {state.step}")
-    else:
-        run.save(state)
-    if not finished() and precision not in state.precisions[-1:]:
-        if state.precisions:
-            logger.warning("%s: its products were in %s, from now on in %s", run.path, state.precisions[-1], precision)
-        state.precisions.append(precision)
-    run.write_history(state.history)
-    replicas.assert_workers_agree({"step": state.step})
-
-
-def resume_hint(run: RunFolder, state: TrainState) -> str:
-    """Return what a stopped run prints: how to continue, and the best validation so far if the best weights are kept."""
-    best = f"best so far: valid perplexity {state.best_perplexity:.3f} at step {state.best_step}; " if state.best_step else ""
-    return f"{best}the same command resumes {run.path}"
 
 
 def within_budget(config: Config, corpus: Corpus, run: RunFolder, kernel: str, precision: str) -> Config:
@@ -309,12 +325,13 @@ def score_test(config, corpus, run, model: LanguageModel, state: TrainState, set
     model.set_product_dtype(devices.use_precision("float32"))
     test = score(make_eval_step(model, jit_compile=True), model, test_windows)
     print_line(f"Test Perplexity: {test.perplexity:.3f}")
+    require_better_than_guessing(run, None if config.keeps_best else state, test.perplexity, len(corpus.vocabulary))
     result = {
         "test_perplexity": test.perplexity,
         "tokens_scored": test.tokens,
         "protocol": "batch 1, state carried through the whole text, every prediction counted, products in float32",
-        "valid_perplexity": state.best_perplexity or state.history[-1]["valid_perplexity"],
-        "train_perplexity": state.history[state.best_epoch - 1]["train_perplexity"],  # best_epoch 0: the last epoch
+        "valid_perplexity": state.best_perplexity if config.keeps_best else state.history[-1]["valid_perplexity"],
+        "train_perplexity": state.history[state.best_epoch - 1 if config.keeps_best else -1]["train_perplexity"],
         "training_seconds": sum(record["seconds"] for record in state.history),
         **setting,
         "precision": ", ".join(state.precisions),
@@ -325,6 +342,8 @@ def score_test(config, corpus, run, model: LanguageModel, state: TrainState, set
     if config.keeps_best:
         result["best_step"] = state.best_step
         print_line(f"These are the weights of step {state.best_step}, the best on the validation text")
+    elif line := overfitting(run, state):
+        print_line(line)
     run.write_json("result.json", result)
     return result
 
@@ -364,17 +383,6 @@ def sample_text(next_step, model: LanguageModel, vocabulary, config: Config, ste
 def hyperparameters(record: dict, config: Config) -> dict:
     """Return what TensorBoard shows in its table of runs."""
     return {name: record[name] for name in ("model", "seed", "precision", "data_path")} | flatten(config)
-
-
-def run_name(model: str, overrides: dict, seed: int) -> str:
-    """Return the name of a run's folder, which tells runs with other overrides apart: small-learning_rate=0.5-1."""
-    changes = [f"{path.rpartition('.')[2]}={value_text(value)}" for path, value in sorted(overrides.items())]
-    return re.sub(r"[^\w.,=+-]", "_", "-".join([model, *changes, str(seed)]))
-
-
-def value_text(value) -> str:
-    """Return the value of a field as --set reads it, with all digits of a number."""
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).removesuffix(".0")
 
 
 if __name__ == "__main__":

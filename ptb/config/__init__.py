@@ -34,7 +34,7 @@ from ptb.config.fields import (
 )
 from ptb.config.overrides import FORMER_NAMES, differences, flatten, override, resolve
 from ptb.config.records import from_json, non_defaults, to_json, upgrade
-from ptb.config.values import ConfigError
+from ptb.config.values import ConfigError, value_text
 
 __all__ = [
     "AVERAGES",
@@ -71,4 +71,5 @@ __all__ = [
     "resolve",
     "to_json",
     "upgrade",
+    "value_text",
 ]

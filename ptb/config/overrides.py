@@ -43,7 +43,8 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
 
     A name is a field's path (`model.layers`), or its last part if only one field has it (`layers`). A value has the type of
     the field, or is a string to be read as that type, as in `--set layers=512,512`. `{"dropout": 0.5}` sets the rates before,
-    between and after the layers; `{"optimizer": "RMSprop"}` changes the kind and keeps the fields that both kinds have.
+    between and after the layers. `{"optimizer": "RMSprop"}` changes the kind: it keeps the fields that every optimiser has, and
+    the others have the defaults of the new kind. A schedule of another kind has its own defaults only.
     Raises ConfigError for a name or a value that does not fit.
     """
     whole = {name: value for name, value in changes.items() if dataclasses.is_dataclass(getattr(config, name, None))}
@@ -114,7 +115,9 @@ def _read_part(name: str, part: Any, value: Any) -> Any:
     if str(value).lower() not in kinds or type(part).__name__ not in KINDS:
         raise ConfigError(f"{name}: is a group of fields; write {name}.{names(part)[0]}=… or one of {', '.join(names(part))}")
     kind = kinds[str(value).lower()]
-    return kind(**{field: getattr(part, field) for field in names(kind) if hasattr(part, field)})
+    if type(part) is kind:
+        return part
+    return kind(**{field: getattr(part, field) for field in names(family)})
 
 
 def _listed(paths: list[str]) -> str:

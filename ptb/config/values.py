@@ -55,6 +55,11 @@ def read_string(text: str, hint: Any) -> Any:
     return hint(text)
 
 
+def value_text(value) -> str:
+    """Return the value of a field as --set reads it, with all digits of a number."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).removesuffix(".0")
+
+
 def check_choice(part: Any, name: str, choices: tuple[str, ...]) -> None:
     if getattr(part, name) not in choices:
         raise ConfigError(f"{name}: is {getattr(part, name)!r}; use one of {', '.join(choices)}")

@@ -58,9 +58,12 @@ def load_corpus(
     vocabulary: Vocabulary | None = None,
     level: str = "word",
     fractions: tuple[float, float] = FRACTIONS,
+    extend: bool = False,
     **options,
 ) -> Corpus:
     """Load the corpus that `--data_path` names. If `vocabulary` is None, build it from the training text.
+
+    With `extend`, the words of the text that a given vocabulary lacks are added after its own.
 
     `data_path` is None for PTB (from the cache, or downloaded into it), "demo" for the built-in text of
     `ptb.data.grammar` (write "./demo" for a folder of that name), or a path for `read_corpus`, which has the `options`. If a
@@ -68,6 +71,8 @@ def load_corpus(
 
     Raises DataError if the download fails, or if `read_corpus` or `memmap.read_ids` does.
     """
+    if extend and vocabulary:
+        vocabulary = vocabulary.extended(load_corpus(data_path, None, level, fractions, **options).vocabulary.words)
     reading = Reading(level, **options)
     if data_path == "demo":
         texts = (one_text(lines, split) for lines, split in zip(grammar.demo_text(seed=0), SPLITS))

@@ -75,6 +75,10 @@ class Vocabulary:
         counts[UNK] += sum(count for word, count in counts.items() if word not in kept)
         return cls(tuple(sorted(kept, key=lambda word: (-counts[word], word))))
 
+    def extended(self, words: Iterable[str]) -> "Vocabulary":
+        """Return a vocabulary with new words after those of this one, whose ids stay as they are."""
+        return Vocabulary((*self.words, *(word for word in words if word not in self.ids)))
+
     def encode(self, tokens: Iterable[str]) -> np.ndarray:
         """Return the ids of tokens, int32 `[N]`. Unknown tokens get the id of `<unk>`.
 

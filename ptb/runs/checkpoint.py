@@ -29,6 +29,16 @@ class Checkpoint(NamedTuple):
     record: dict
     path: pathlib.Path
 
+    @property
+    def step(self) -> int:
+        """Windows trained on since the beginning."""
+        return _whole(self.record.get("step"))
+
+    @property
+    def best_step(self) -> int:
+        """The step of the best validation so far; 0 if there was none, or if an older version wrote it."""
+        return _whole(self.record.get("best_step"))
+
 
 class CheckpointStore:
     """The checkpoints `checkpoint-<step>.npz` of a run folder. With `read_only`, as for further workers, it writes nothing."""
@@ -37,6 +47,7 @@ class CheckpointStore:
         self.folder = folder
         self.read_only = read_only
         self._damaged: list[pathlib.Path] = []  # skipped while loading
+        self._best_steps: dict[str, int] = {}  # of the checkpoint files that are known already
 
     def paths(self) -> list[pathlib.Path]:
         """Return the files, oldest first."""
@@ -46,7 +57,8 @@ class CheckpointStore:
     def save(self, step: int, arrays: dict, record: dict, epoch_step: int = 0) -> None:
         """Write a checkpoint atomically, then deletes older ones.
 
-        Keeps the last two, and the one of `epoch_step`, to which a rewind returns. Damaged ones do not count and are deleted.
+        Keeps the last two; the one of `epoch_step`, to which a rewind returns; and for each of these the one of its
+        `best_step`, which has the weights of the best validation. Damaged ones do not count and are deleted.
         """
         if self.read_only:
             return
@@ -59,8 +71,12 @@ class CheckpointStore:
             if path.name != checkpoint_name(step):
                 path.unlink(missing_ok=True)
         self._damaged = []
-        for old in self.paths()[:-CHECKPOINTS_KEPT]:
-            if old.name != checkpoint_name(epoch_step):
+        self._best_steps[checkpoint_name(step)] = record.get("best_step", 0)
+        paths = self.paths()
+        kept = {path.name for path in paths[-CHECKPOINTS_KEPT:]} | {checkpoint_name(epoch_step)}
+        kept |= {checkpoint_name(best) for path in paths if path.name in kept and (best := self._best_step(path))}
+        for old in paths:
+            if old.name not in kept:
                 old.unlink()
 
     def load(self, up_to: int | None = None) -> Checkpoint | None:
@@ -88,6 +104,15 @@ class CheckpointStore:
             raise RunError(f"{'; '.join(damaged)}; restore it from a copy, or delete it to start again")
         return None
 
+    def load_step(self, step: int) -> Checkpoint | None:
+        """Return the checkpoint of a step; None with a warning if it is damaged or missing."""
+        path = self.folder / checkpoint_name(step)
+        try:
+            return _read(path)
+        except Exception as error:  # as in load
+            logger.warning("%s: has the best weights and cannot be read (%s: %s)", path, type(error).__name__, error)
+            return None
+
     def delete_after(self, step: int) -> None:
         """Delete the checkpoints of later steps."""
         for path in self.paths():
@@ -113,9 +138,21 @@ class CheckpointStore:
         self.save(step, checkpoint.arrays, checkpoint.record | {"rate_factor": factor}, epoch_step=step)
         return step, factor
 
+    def _best_step(self, path):
+        if path.name not in self._best_steps:
+            try:
+                self._best_steps[path.name] = _read(path).best_step
+            except Exception:  # as in load, which warns of it
+                self._best_steps[path.name] = 0
+        return self._best_steps[path.name]
+
 
 def checkpoint_name(step: int) -> str:
     return f"checkpoint-{step:09d}.npz"
+
+
+def _whole(number):
+    return number if isinstance(number, int) else 0
 
 
 def _read(path):

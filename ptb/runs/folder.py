@@ -2,10 +2,11 @@
 
     config.json              the configuration, what was overridden, seed, precision and fingerprint of the text
     vocabulary.txt           one word per line, in the order of the ids
-    checkpoint-<step>.npz    everything the run has learnt: the last two, and the one of the start of the epoch
+    checkpoint-<step>.npz    everything the run has learnt: the last two, the one of the start of the epoch, and the one with
+                             the best validation
     history.jsonl            one line per epoch
     events…, train/, valid/  the same and more, as curves for TensorBoard
-    result.json              the final score
+    result.json              the final score; result-<step>.json if the run went on after that
     lock                     the process that trains here, or did last
 
 A resumed run rewrites whatever else changes during training from the newest checkpoint, so no crash can leave files that
@@ -18,14 +19,16 @@ import json
 import logging
 import os
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
-from ptb.config import ConfigError, flatten, from_json, non_defaults, upgrade
+from ptb.config import ConfigError, flatten, from_json, non_defaults, upgrade, value_text
 from ptb.data.vocabulary import Vocabulary
-from ptb.runs.checkpoint import CheckpointStore
+from ptb.runs.changes import Change, check_place, find_changes
+from ptb.runs.checkpoint import Checkpoint, CheckpointStore
 from ptb.runs.storage import RunError, reading, write_atomically, writing
-from ptb.training.state import StateMismatch, TrainState
+from ptb.training.state import StateMismatch, TrainState, best_weights, model_weights
 
 try:
     import fcntl
@@ -34,6 +37,8 @@ except ImportError:  # Windows, where the commands end with one line (cli.py) an
 
 FILES = ("checkpoint-*.npz", "vocabulary.txt", "history.jsonl", "result.json")
 CURVES = ("events.out.*", "train/events.out.*", "valid/events.out.*")
+OTHER_PATH = "choose another --save_path (reproduce.py: --runs)"
+KEPT = ("first_config", "changes", "init_from")  # of config.json, as they were when they were written
 COMPARED = ("seed", "precision", "corpus", "retired")  # of config.json, besides the configuration itself
 
 logger = logging.getLogger(__name__)
@@ -67,39 +72,72 @@ class RunFolder:
             logger.warning("%s", error)
             return None
 
-    def matches(self, config: dict[str, Any]) -> bool:
+    def matches(self, config: dict[str, Any], with_changes: bool = False) -> bool:
         """Return whether this run has begun here; False if none has. Raises RunError if another run has.
 
-        The text may have moved, and the configuration may have another name: fingerprint and fields are compared.
+        The text may have moved, and the configuration may have another name: fingerprint and fields are compared. With
+        `with_changes` fields may differ that a run can change; the result is False then. RunError if no run has begun.
         """
         begun = self.config
         if begun is None:
+            if with_changes:
+                raise RunError(f"{self.path}: holds no run to resume with changes; name the --save_path of one")
             unowned = [path for pattern in FILES + CURVES for path in self.path.glob(pattern)]
             if unowned and not self.read_only:  # other workers may see what the first has just written
                 raise RunError(f"{unowned[0]}: is of a run without config.json; restore that, or choose another --save_path")
             return False
-        before, now = (self._comparable(record) for record in (begun, config))
-        differing = [
-            f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
-            for name in sorted({*before, *now})
-            if before.get(name) != now.get(name)
-        ]
-        if differing:
-            raise RunError(
-                f"{self.path}: holds another run ({'; '.join(differing)}); choose another --save_path (reproduce.py: --runs)"
-            )
-        return True
+        changes = self._changes(begun, config)
+        fixed = [change for change in changes if not change.may_happen()]
+        if fixed and with_changes:
+            raise RunError(f"{self.path}: cannot change in a run: {_listed(fixed)}; {self._other_run(fixed)}")
+        if changes and not with_changes:
+            cure = OTHER_PATH if fixed else f"add --resume_with_changes to go on with that, or {OTHER_PATH}"
+            raise RunError(f"{self.path}: holds another run ({_listed(changes)}); {cure}")
+        return not changes
 
-    def begin(self, config: dict[str, Any], vocabulary: Vocabulary) -> None:
-        """Make the folder and writes `config.json` and `vocabulary.txt`. Raises RunError if another run has begun here."""
-        self.matches(config)
+    def begin(self, config: dict[str, Any], vocabulary: Vocabulary, with_changes: bool = False) -> list[Change]:
+        """Make the folder and write `config.json` and `vocabulary.txt`. Return what has changed, with `with_changes`.
+
+        Raises RunError if another run has begun here, or if a change comes too late.
+        """
+        self.matches(config, with_changes)
+        begun = self.config or {}
+        changes = self._changes(begun, config) if begun else []
         if self.read_only:
-            return
+            return changes
         self._make_folder()
+        config = config | {name: begun[name] for name in KEPT if name in begun}
+        if changes:
+            config |= self._go_on(begun, config, changes)
         if config != self._read_json("config.json", ""):
             self.write_json("config.json", config)
         self._write(self.vocabulary_path.name, vocabulary.to_bytes())
         self._digests = digests(config, vocabulary)
+        return changes
+
+    def changes_between(self, first: int, last: int) -> list[dict[str, Any]]:
+        """Return the records of the changes after `first` or more and fewer than `last` steps."""
+        return [change for change in (self.config or {}).get("changes", []) if first <= change["step"] < last]
+
+    def _go_on(self, begun, config, changes):
+        """Return what config.json says of changes. The result of a run that was finished stays as result-<step>.json."""
+        newest = self.checkpoints.load()
+        if newest:
+            check_place(changes, from_json(config["config"]), newest)
+        step = newest.step if newest else 0
+        if (self.path / "result.json").exists():  # before config.json: with the new one it would be its result
+            with writing(self.path):
+                os.replace(self.path / "result.json", self.path / f"result-{step}.json")
+        first = begun.get("first_config", begun["config"])
+        return {"first_config": first, "changes": begun.get("changes", []) + [change.to_record(step) for change in changes]}
+
+    def _other_run(self, fixed):
+        """Return how to train what this run cannot become."""
+        fits = not any(change.field.startswith("model.") for change in fixed)
+        return OTHER_PATH + (f"; --init_from={self.path} begins there with the weights of this run" if fits else "")
+
+    def _changes(self, begun, config):
+        return find_changes(*(self._comparable(record) for record in (begun, config)))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -145,17 +183,41 @@ class RunFolder:
     def restore(self, state: TrainState) -> bool:
         """Restore the state from the newest checkpoint and return True; False if there is none.
 
-        Raises RunError for a checkpoint of another model or of another version of this program.
+        Raises RunError for a checkpoint of another run, or of another version of this program.
         """
         checkpoint = self.checkpoints.load()
         if checkpoint is None:
             return False
+        check_digests(checkpoint, self._digests)
         record = {name: value for name, value in checkpoint.record.items() if name != "digests"}
         try:
             state.restore(checkpoint.arrays, record)
         except StateMismatch as error:
             raise RunError(f"{checkpoint.path}: {error}; use the program that wrote it") from None
         return True
+
+    def restore_best(self, state: TrainState) -> None:
+        """Assign the weights of the best validation so far to the model. Raises RunError if they cannot be read."""
+        weights = state.best_weights
+        if not weights and state.best_step not in (0, state.step):
+            best = self.checkpoints.load_step(state.best_step)
+            if best is None:
+                raise RunError(f"{self.path}: the best weights, of step {state.best_step}, are lost; restore them from a copy")
+            weights = model_weights(best.arrays)
+        for name, array in weights.items():
+            state.variables[name].assign(array)
+
+    def choose_weights(self, newest: Checkpoint, which: str = "best") -> tuple[int, dict, pathlib.Path]:
+        """Return the step of the "best" or "last" weights up to a checkpoint, these weights by name, and their file.
+
+        The last ones are the best if there was no validation, or if an older version trained the run and kept no best.
+        """
+        if which == "best":
+            if averaged := best_weights(newest.arrays):
+                return newest.best_step, averaged, newest.path
+            if newest.best_step not in (0, newest.step) and (best := self.checkpoints.load_step(newest.best_step)):
+                return best.step, model_weights(best.arrays), best.path
+        return newest.step, model_weights(newest.arrays), newest.path
 
     def write_json(self, name: str, record: dict[str, Any]) -> None:
         self._write(name, (json.dumps(record, indent=2) + "\n").encode())
@@ -177,7 +239,8 @@ class RunFolder:
             config = flatten(from_json(record["config"]))
         except (ConfigError, LookupError) as error:
             raise RunError(f"{self.path / 'config.json'}: {error}; another version of this program wrote it") from None
-        return config | {name: record.get(name) for name in COMPARED}
+        source = record.get("init_from") or {}
+        return config | {name: record.get(name) for name in COMPARED} | {"init_from": source.get("run")}
 
     def _read_json(self, name, cure, *numbers):
         path = self.path / name
@@ -193,11 +256,36 @@ class RunFolder:
         return record
 
 
+def _listed(changes):
+    return "; ".join(map(str, changes))
+
+
+def check_digests(checkpoint: Checkpoint, own: dict[str, str]) -> None:
+    """Raise RunError if a checkpoint was not written with the config.json or vocabulary that have the digests `own`."""
+    known = checkpoint.record.get("digests", {})  # older checkpoints have none: their shapes must fit
+    if not isinstance(known, dict):
+        raise RunError(f"{checkpoint.path}: its digests are not an object; restore it from a copy")
+    for name, digest in own.items():
+        if known.get(name, digest) != digest:
+            raise RunError(f"{checkpoint.path.parent / name}: is not the one of {checkpoint.path.name}; restore it from a copy")
+
+
 def digests(config: dict[str, Any], vocabulary: Vocabulary) -> dict[str, str]:
     """Return short hashes of a config.json and a vocabulary, by which a checkpoint recognises them as its own.
 
-    Only fields that differ from their defaults count, so that a later version can add fields.
+    Only fields that differ from their defaults count, so that a later version can add fields. The configuration is the one that
+    the run began with: later changes leave its checkpoints valid.
     """
-    fields = json.dumps(non_defaults(from_json(config["config"])), sort_keys=True).encode()
+    try:
+        first = from_json(config.get("first_config", config["config"]))
+    except (ConfigError, LookupError) as error:
+        raise RunError(f"config.json: {error}; restore it from a copy") from None
+    fields = json.dumps(non_defaults(first), sort_keys=True).encode()
     contents = {"config.json": fields, "vocabulary.txt": vocabulary.to_bytes()}
     return {name: hashlib.sha256(content).hexdigest()[:16] for name, content in contents.items()}
+
+
+def run_name(model: str, overrides: dict, seed: int) -> str:
+    """Return the name of a run's folder, which tells runs with other overrides apart: small-learning_rate=0.5-1."""
+    changes = [f"{path.rpartition('.')[2]}={value_text(value)}" for path, value in sorted(overrides.items())]
+    return re.sub(r"[^\w.,=+-]", "_", "-".join([model, *changes, str(seed)]))

@@ -17,34 +17,52 @@ from ptb.evaluation import beam, sampling
 from ptb.evaluation.score import Score, make_confidence_step, make_eval_step, make_rank_step, score_windows, state_signature
 from ptb.evaluation.sentences import SentenceScore, SentenceScorer
 from ptb.model.language_model import LanguageModel, build_model
-from ptb.runs.folder import RunFolder, digests
+from ptb.runs.folder import RunFolder, check_digests, digests
 from ptb.runs.storage import RunError
 from ptb.runtime import devices
-from ptb.training.state import StateMismatch, assign_variables, best_weights, trained_variables
+from ptb.training.state import StateMismatch, assign_variables, trained_variables
 
+CHECKPOINTS = ("best", "last")
 GROUP = 1024  # sentences that are scored at once
 SHORT_PROMPT, PROMPT_WINDOW, LONG_PROMPT = 50, 500, 5_000  # tokens: read one by one, in windows, in windows compiled by XLA
 REQUIRED = {"model": str, "seed": int, "precision": str, "corpus": str, "data_path": (str, type(None))}  # of config.json
 
 
 def load(
-    path: str | os.PathLike, *, rnn_mode: str = "auto", precision: str = "float32", lowercase: bool = False
+    path: str | os.PathLike,
+    *,
+    checkpoint: str = "best",
+    rnn_mode: str = "auto",
+    precision: str = "float32",
+    lowercase: bool = False,
 ) -> "TrainedModel":
-    """Open the run folder `path`. Raise RunError if it holds no usable run, DataError if its vocabulary is damaged.
+    """Open the run folder `path` with its "best" weights, those of the best validation so far, or the "last".
 
-    `lowercase` makes all letters of texts and prompts small, except of words that the vocabulary has.
+    `lowercase` makes all letters of texts and prompts small, except of words that the vocabulary has. Raise RunError if the
+    folder holds no usable run, DataError if its vocabulary is damaged.
     """
-    return TrainedModel(path, rnn_mode=rnn_mode, precision=precision, lowercase=lowercase)
+    return TrainedModel(path, checkpoint=checkpoint, rnn_mode=rnn_mode, precision=precision, lowercase=lowercase)
 
 
 class TrainedModel:
-    """The model of a run, with its best weights, or the newest if the run keeps no best.
+    """The model of a run, with its best weights or its last.
 
+    The last ones are the best if there was no validation, or if an older version trained the run and kept no best.
     `config`, `vocabulary` and `record` (the content of config.json) are read at once, `model` (a Keras model) when it is first
     used. Texts begin after an `<eos>`, with a state of zeros.
     """
 
-    def __init__(self, path: str | os.PathLike, *, rnn_mode: str = "auto", precision: str = "float32", lowercase: bool = False):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        *,
+        checkpoint: str = "best",
+        rnn_mode: str = "auto",
+        precision: str = "float32",
+        lowercase: bool = False,
+    ):
+        if checkpoint not in CHECKPOINTS:
+            raise ConfigError(f"checkpoint: is {checkpoint!r}; use {' or '.join(CHECKPOINTS)}")
         self.run = RunFolder(path)
         if self.run.config is None:
             raise RunError(f"{path}: holds no run (no config.json); name the --save_path of a training run")
@@ -54,29 +72,38 @@ class TrainedModel:
         self.vocabulary = Vocabulary.load(self.run.vocabulary_path)
         self.lowercase = lowercase or self.config.data.lowercase
         self.precision = devices.choose_precision(precision, devices.visible_gpus())
-        self._rnn_mode = rnn_mode
+        self.checkpoint, self._rnn_mode = checkpoint, rnn_mode
+        self.step = self.last_step = self.best_step = 0  # of the weights in use, the last and the best, once they are read
         self._donor: TrainedModel | None = None
 
     @cached_property
     def model(self) -> LanguageModel:
         """The Keras model: `logits, state = model(inputs, state)`."""
-        checkpoint = self.run.checkpoints.load()
-        if checkpoint is None:
-            raise RunError(f"{self.run.path}: its checkpoints have disappeared since it was opened; restore them from a copy")
-        self._check_digests(checkpoint)
+        weights = self.read_weights()
         if self._donor:
             model = self._donor.model
         else:
             product_dtype = devices.use_precision(self.precision)
             model = build_model(self.config, len(self.vocabulary), rnn_mode=self._rnn_mode, product_dtype=product_dtype)
-        weights = {name: array for name, array in checkpoint.arrays.items() if name.startswith("weights/")}
         try:
-            assign_variables(best_weights(checkpoint.arrays) or weights, trained_variables(model))
+            assign_variables(weights, trained_variables(model))
         except StateMismatch as error:
             raise RunError(
-                f"{checkpoint.path}: {error}; restore it, config.json and vocabulary.txt from a copy of the same run"
+                f"{self._weights_path}: {error}; restore it, config.json and vocabulary.txt from a copy of the same run"
             ) from None
         return model
+
+    def read_weights(self) -> dict[str, np.ndarray]:
+        """Read the best or the last weights, by name. From then on `step`, `best_step` and `last_step` are known."""
+        checkpoint = self.run.checkpoints.load()
+        if checkpoint is None:
+            raise RunError(f"{self.run.path}: its checkpoints have disappeared since it was opened; restore them from a copy")
+        check_digests(checkpoint, digests(self.record, self.vocabulary))
+        if EOS not in self.vocabulary.ids:
+            raise RunError(f"{self.run.vocabulary_path}: has no {EOS}; restore it from a copy")
+        self.step, weights, self._weights_path = self.run.choose_weights(checkpoint, self.checkpoint)
+        self.last_step, self.best_step = checkpoint.step, checkpoint.best_step or checkpoint.step
+        return weights
 
     def take_over(self, other: "TrainedModel | None") -> None:
         """Use the model and compiled functions of another run, which must not be used after, if the two runs are alike.
@@ -354,18 +381,6 @@ class TrainedModel:
             is_long = len(ids) >= LONG_PROMPT and window.shape[1] == PROMPT_WINDOW
             state = (self.long_read_step if is_long else self.read_step)(window, state)
         return state
-
-    def _check_digests(self, checkpoint):
-        """Raise RunError if config.json or the vocabulary is not the one that the checkpoint was written with."""
-        known = checkpoint.record.get("digests", {})  # older checkpoints have none: their shapes must fit
-        if not isinstance(known, dict):
-            raise RunError(f"{checkpoint.path}: its digests are not an object; restore it from a copy")
-        own = digests(self.record, self.vocabulary)
-        for name, digest in own.items():
-            if known.get(name, digest) != digest:
-                raise RunError(f"{self.run.path / name}: is not the one of {checkpoint.path.name}; restore it from a copy")
-        if EOS not in self.vocabulary.ids:
-            raise RunError(f"{self.run.vocabulary_path}: has no {EOS}; restore it from a copy")
 
 
 def _read_config(run):

@@ -40,7 +40,7 @@ class TrainState:
     recurrent: tuple  # recurrent state before the next window
     sums: Sums  # over the windows of this epoch so far
     max_loss_ratio: float = 0.0  # diverged if a step's loss is this many times the first step's; 0: no limit
-    best_weights: dict = dataclasses.field(default_factory=dict)  # arrays by name, if the best are kept
+    best_weights: dict = dataclasses.field(default_factory=dict)  # arrays by name, if the checkpoint of best_step has others
     epoch: int = 1
     window: int = 0  # index of the next window of this epoch
     step: int = 0  # windows trained on since the beginning
@@ -90,34 +90,24 @@ class TrainState:
         self.epoch, self.window, self.seconds = self.epoch + 1, 0, 0.0
         self.recurrent, self.sums = recurrent, Sums.zero()
 
-    def record_validation(self, perplexity: float, keep_best: bool, weights=None):
-        """Record the result of a validation and, with `keep_best`, the validated weights if they are the best so far.
+    def record_validation(self, perplexity: float, weights=None):
+        """Record the result of a validation, and whether it is the best so far.
 
-        `weights()` returns them by name; by default they are those of the model.
+        The checkpoint of this step has the weights. `weights()` returns by name those that were validated, if they are others:
+        averages.
         """
         self.validated, self.valid_perplexity = self.step, perplexity
         self.validations.append(perplexity)
-        if not keep_best:
-            return
         if not perplexity < (self.best_perplexity or math.inf):  # false for NaN too
             self.validations_since_best += 1
             return
         self.best_perplexity, self.best_step, self.best_epoch = perplexity, self.step, self.epoch
         self.validations_since_best = 0
-        self.best_weights = weights() if weights else self.current_weights()
-
-    def current_weights(self) -> dict:
-        """Return the arrays of the model's weights by name."""
-        return {name: variable.numpy() for name, variable in self.variables.items() if name.startswith("weights/")}
+        self.best_weights = weights() if weights else {}
 
     def out_of_patience(self, patience: int) -> bool:
         """Return whether `patience` validations have passed without a new best; never if `patience` is 0."""
         return 0 < patience <= self.validations_since_best
-
-    def restore_best(self):
-        """Assign the best weights to the model, if they were kept."""
-        for name, weights in self.best_weights.items():
-            self.variables[name].assign(weights)
 
     def to_arrays(self) -> dict:
         """Return all arrays of a checkpoint by name. Raises Diverged if one is not finite.
@@ -208,8 +198,13 @@ def assign_variables(arrays: dict, variables: dict):
         variable.assign(array_like(variable, arrays, name))
 
 
+def model_weights(arrays: dict) -> dict:
+    """Return the weights of the model in a checkpoint by name."""
+    return {name: array for name, array in arrays.items() if name.startswith("weights/")}
+
+
 def best_weights(arrays: dict) -> dict:
-    """Return the best weights of a checkpoint by name; empty if the run did not keep them."""
+    """Return the best weights of a checkpoint by name; empty if they are those of the checkpoint of its `best_step`."""
     return {name.removeprefix(BEST): array for name, array in arrays.items() if name.startswith(BEST)}
 
 

@@ -57,12 +57,12 @@ def test_samples_of_a_model_that_has_diverged_are_no_error_of_their_own(begin, r
 
 
 def test_a_rewind_continues_at_a_lower_rate_to_the_end(begin, run):
-    begin({"learning_rate": 100, "num_epochs": 2}, rewinds=True)
+    begin({"learning_rate": 100, "num_epochs": 5, "schedule.factor": 0.25}, rewinds=True)
     factor = run.checkpoints.load().record["rate_factor"]
     assert math.log2(1 / factor) == round(math.log2(1 / factor)) >= 1
     records = run_files.history(run.path)
-    assert [record["epoch"] for record in records] == [1, 2]
-    assert records[1]["learning_rate"] == 100 * TEST.schedule.factor * factor
+    assert [record["epoch"] for record in records] == [1, 2, 3, 4, 5]
+    assert records[1]["learning_rate"] == 100 * 0.25 * factor
 
 
 def test_a_run_that_no_rewind_helps_is_given_up(begin, run, monkeypatch):
@@ -85,7 +85,8 @@ def test_where_a_run_with_rewinds_ends_does_not_depend_on_when_checkpoints_were_
     ends = [tmp_path / "often", tmp_path / "seldom"]
     for folder, checkpoint_seconds in zip(ends, (0, 1e9)):
         changes = {"learning_rate": 50, "clip_norm": 100}
-        begin(changes, rewinds=True, folder=folder, checkpoint_seconds=checkpoint_seconds, report_every=1000)
+        with raises_one_line(RunError, folder, "learning_rate"):  # the rewinds did not help enough
+            begin(changes, rewinds=True, folder=folder, checkpoint_seconds=checkpoint_seconds, report_every=1000)
         assert RunFolder(folder).checkpoints.load().record["rate_factor"] < 1
     often, seldom = map(run_files.weights, ends)
     for name in seldom:
@@ -110,6 +111,7 @@ def test_an_epoch_whose_last_step_spoilt_the_weights_is_not_finished(begin, run,
 def test_the_command_stops_with_one_line_or_rewinds_if_it_is_asked_to(tiny_corpus, tmp_path):
     command = ("train.py", "--model=test", f"--data_path={tiny_corpus}", f"--save_path={tmp_path / 'run'}")
     command += ("--set=learning_rate=100", "--set=layers=8", "--precision=float32")
+    command += ("--set=num_epochs=5", "--set=schedule.factor=0.25")
     stopped = in_process.call(*command)
     assert (stopped.returncode, stopped.stderr.count("\n")) == (1, 1)
     assert "--on_nonfinite=rewind" in stopped.stderr

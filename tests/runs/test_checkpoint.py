@@ -49,6 +49,30 @@ def test_the_checkpoint_of_the_start_of_the_epoch_is_kept_too(store):
     assert steps(store) == [4, 6, 7]
 
 
+def test_the_checkpoint_of_the_best_validation_is_kept_too_as_long_as_one_names_it(store):
+    for step, best_step in ((1, 0), (2, 0), (3, 2), (4, 2), (5, 2), (6, 5), (7, 5)):
+        save(store, step, window=step, best_step=best_step)
+    assert steps(store) == [5, 6, 7]
+    fresh = CheckpointStore(store.folder)  # of a resumed run
+    save(fresh, 8, window=8, best_step=5)
+    save(fresh, 9, window=9, best_step=8)
+    assert steps(store) == [5, 8, 9]  # 8 names 5: it may become the newest again
+    save(fresh, 10, window=10, best_step=8)
+    assert steps(store) == [8, 9, 10]
+    assert store.load_step(8).best_step == 5
+
+
+def test_a_rewind_finds_the_best_weights_of_its_epoch(store):
+    save(store, 4, best_step=2)
+    save(store, 2)
+    save(store, 4, best_step=2)
+    for step, best_step in ((6, 2), (8, 6), (10, 8)):
+        save(store, step, window=step - 4, best_step=best_step)
+    assert steps(store) == [2, 4, 6, 8, 10]
+    store.rewind()
+    assert store.load_step(store.load().best_step).step == 2
+
+
 def test_a_further_worker_writes_and_deletes_nothing(store):
     save(store, 1, 2)
     other = CheckpointStore(store.folder, read_only=True)

@@ -26,9 +26,13 @@ from helpers.training_runs import StopAt, begin
 from ptb.config import override
 from ptb.data.corpus import load_corpus
 from ptb.data.files import DataError
+from ptb.data.vocabulary import Vocabulary
+from ptb.model.language_model import build_model
+from ptb.runs.folder import RunFolder
 from ptb.runs.storage import RunError
 from ptb.runtime.devices import DeviceError
-from ptb.training.state import BEST
+from ptb.training.state import BEST, TrainState, trained_variables
+from ptb.training.step import Sums
 
 WORDS = ("the", "<eos>", "cat", "<unk>", "dog")
 SMALL = override(TEST, {"layers": (3, 2)})
@@ -249,6 +253,21 @@ def test_a_model_whose_training_diverged_is_an_error_when_it_is_used(run, use):
     array(SOFTMAX_BIAS, np.full(5, np.nan, np.float32))(run)
     with raises_one_line(RunError, run):
         use(ptb.load(run))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words", "named"),
+    [({"learning_rate": 0.5}, WORDS, "config.json"), ({}, ("the", "<eos>", "cat", "<unk>", "bird"), "vocabulary.txt")],
+)
+def test_a_run_does_not_resume_from_the_checkpoint_of_another_although_the_shapes_fit(run, changes, words, named, tmp_path):
+    write_run(tmp_path / "other", override(SMALL, changes), words)
+    for path in (tmp_path / "other").glob("checkpoint-*.npz"):
+        shutil.copy(path, run)
+    resumed = RunFolder(run)
+    resumed.begin(record_of(SMALL), Vocabulary(WORDS))
+    model = build_model(SMALL, len(WORDS))
+    with raises_one_line(RunError, run / named):
+        resumed.restore(TrainState(trained_variables(model), model.initial_state(SMALL.batch_size), Sums.zero()))
 
 
 # Runs of earlier versions: config.json was one flat object, and checkpoints had no digests.

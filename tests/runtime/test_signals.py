@@ -1,14 +1,17 @@
 """Signals to a real process that stops on request, and printing to streams that nobody reads."""
 
+import contextlib
 import os
 import pty
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
 from helpers import processes
-from ptb.runtime.signals import print_line
+from ptb.runtime.signals import ended_by_ctrl_c, print_line
 
 PROGRAM = """
 import time
@@ -25,10 +28,10 @@ with signals.StopRequest("resume") as stop:
 """
 
 
-def start(folder, obeys, echo=1.0):
-    """Start the program in a process; return the process when it is ready."""
+def start(folder, obeys, echo=1.0, before=None):
+    """Start the program in a process, after calling `before` there; return the process when it is ready."""
     (folder / "program.py").write_text(PROGRAM.format(obeys=obeys, echo=echo))
-    process = processes.start(folder / "program.py", folder=folder)
+    process = processes.start(folder / "program.py", folder=folder, before=before)
     wait_for("ready", process, folder)
     return process
 
@@ -38,15 +41,73 @@ def wait_for(line, process, folder):
     processes.wait_for(lambda: printed.exists() and line in printed.read_text().splitlines(), process)
 
 
-@pytest.mark.parametrize(("number", "exit_code", "name"), [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 130, "SIGINT")])
-def test_the_first_signal_is_a_request_to_stop(number, exit_code, name, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_the_first_signal_is_a_request_to_stop(number, tmp_path):
     process = start(tmp_path, obeys=True)
     os.kill(process.pid, number)
     process.join(60)
-    message = (tmp_path / "stderr").read_text()
-    assert name in message
-    assert message.endswith("; resume\n")
-    assert process.exitcode == exit_code
+    at_once, at_the_end = (tmp_path / "stderr").read_text().splitlines()
+    assert number.name in at_once and "saving" in at_once
+    assert number.name in at_the_end and at_the_end.endswith("; resume")
+    assert process.exitcode == 128 + number
+
+
+def test_a_process_of_nohup_survives_its_terminal(tmp_path):
+    process = start(tmp_path, obeys=True, before=ignore_sighup)
+    os.kill(process.pid, signal.SIGHUP)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(60)
+    assert process.exitcode == 128 + signal.SIGTERM
+    assert "SIGHUP" not in (tmp_path / "stderr").read_text()
+
+
+def ignore_sighup():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def test_the_message_reaches_the_terminal_also_if_ctrl_c_ends_tee(tmp_path):
+    """As in `train.py 2>&1 | tee log` on a terminal, whose Ctrl-C goes to both."""
+    (tmp_path / "program.py").write_text(PROGRAM.format(obeys="not time.sleep(0.3)", echo=1.0))
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ["PYTHONPATH"] = str(processes.ROOT)
+        command = f"set -m; {sys.executable} {tmp_path / 'program.py'} 2>&1 | tee {tmp_path / 'log'}"  # in a group of its own
+        os.execvp("bash", ["bash", "-c", command])
+    shown = b""
+    while b"ready" not in shown:
+        shown += os.read(terminal, 1000)
+    os.write(terminal, b"\x03")
+    with contextlib.suppress(OSError):  # the other end is closed when all processes have ended
+        while more := os.read(terminal, 1000):
+            shown += more
+    os.waitpid(pid, 0)
+    os.close(terminal)
+    assert b"Stopped by SIGINT; resume" in shown
+    assert b"Traceback" not in shown
+
+
+def test_ctrl_c_while_importing_ends_the_process_silently(tmp_path):
+    program = "import os, signal\nfrom ptb.runtime.signals import ended_by_ctrl_c\nwith ended_by_ctrl_c():\n    "
+    command = [sys.executable, "-c", program + "os.kill(os.getpid(), signal.SIGINT)"]
+    done = subprocess.run(command, cwd=processes.ROOT, capture_output=True, preexec_fn=handle_sigint)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
+
+
+def handle_sigint():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell ignores it for tests in the background
+
+
+def test_ctrl_c_is_as_before_after_the_imports_and_in_a_notebook(monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with ended_by_ctrl_c():
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        monkeypatch.setattr(sys, "ps1", "In: ", raising=False)
+        with ended_by_ctrl_c(), pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(("first", "second"), [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGTERM)])

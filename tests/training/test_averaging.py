@@ -182,7 +182,7 @@ LADDER = override(
         "validate_every": 4,
     },
 )
-NT_ASGD = {"averaging": "nt_asgd", "optimizer": "SGD", "learning_rate": 20.0, "weight_decay": 1e-3, "schedule": "StepDecay"}
+NT_ASGD = {"averaging": "nt_asgd", "optimizer": "SGD", "learning_rate": 5.0, "weight_decay": 1e-3, "schedule": "StepDecay"}
 CONFIGS = {
     "two_tailed": override(LADDER, {"averaging": "two_tailed"}),
     "nt_asgd": override(LADDER, NT_ASGD | {"random_lengths": False, "num_epochs": 5, "validate_every": 2}),

@@ -20,6 +20,7 @@ from ptb.training.state import (
     array_like,
     assign_variables,
     best_weights,
+    model_weights,
     trained_variables,
 )
 from ptb.training.step import Sums
@@ -108,20 +109,17 @@ def test_a_validation_that_is_not_a_number_is_never_the_best():
     for perplexity in (np.nan, 5.0, np.nan, 9.0):
         state.advance()
         state.variables["weights/w"].assign(perplexity)
-        state.record_validation(perplexity, keep_best=True)
+        state.record_validation(perplexity)
     assert (state.best_perplexity, state.best_step, state.validations_since_best) == (5.0, 2, 2)
-    state.restore_best()
-    assert state.variables["weights/w"].numpy() == 5.0
 
 
-def test_without_patience_no_weights_are_kept():
+def test_weights_are_kept_in_memory_only_if_they_are_others_than_those_of_the_checkpoint():
     state = new_state()
-    state.record_validation(5.0, keep_best=False)
-    assert (state.valid_perplexity, state.best_perplexity, state.best_weights) == (5.0, 0.0, {})
-    before = [variable.numpy() for variable in state.variables.values()]
-    state.restore_best()
-    for variable, array in zip(state.variables.values(), before):
-        np.testing.assert_array_equal(variable, array)
+    state.record_validation(5.0, lambda: {"weights/w": 5.0})
+    state.record_validation(6.0, lambda: {"weights/w": 6.0})
+    assert state.best_weights == {"weights/w": 5.0}
+    state.record_validation(4.0)
+    assert (state.valid_perplexity, state.best_perplexity, state.best_weights) == (4.0, 4.0, {})
 
 
 @pytest.mark.parametrize(("patience", "since", "out"), [(0, 9, False), (3, 2, False), (3, 3, True), (3, 4, True)])
@@ -139,7 +137,7 @@ def moved_state():
     state.sums = Sums.zero().after(20.0, 10.0, 2.0, True)
     for _ in range(3):
         state.advance()
-    state.record_validation(7.0, keep_best=True)
+    state.record_validation(7.0, lambda: model_weights(state.to_arrays()))
     state.variables["weights/language_model/embedding"].assign_add(tf.ones([5, 3]))
     state.begin_epoch(state.recurrent)
     state.sums = Sums.zero().after(30.0, 10.0, 2.0, False)

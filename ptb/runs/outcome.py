@@ -1,0 +1,40 @@
+"""How a training ended: worse than guessing, or with weights that were better before."""
+
+from ptb.runs.folder import RunFolder
+from ptb.runs.storage import RunError
+from ptb.training.state import TrainState
+
+GUESSING = 1.1  # times the number of words; a model that has learnt nothing is at 1, on a short test text a little above
+OVERFIT = 1.01  # a last validation perplexity over this many times the best is no accident of the last steps
+
+
+def require_better_than_guessing(run: RunFolder, state: TrainState | None, test_perplexity: float, vocab_size: int) -> None:
+    """Raise RunError if the test perplexity is clearly above the number of words, the perplexity of equal odds for all words.
+
+    `state` is that of a run that takes its last weights; the message names the best ones then, if they are better.
+    """
+    if test_perplexity <= GUESSING * vocab_size:
+        return
+    cure = "train again with a lower --set learning_rate and another --save_path"
+    if state and 0 < state.best_perplexity < vocab_size and state.best_step < state.step:
+        cure = f"{best_weights_hint(run, state)}; or {cure}"
+    raise RunError(
+        f"{run.path}: ended worse than guessing: test perplexity {test_perplexity:,.1f} with {vocab_size:,} words; {cure}"
+    )
+
+
+def overfitting(run: RunFolder, state: TrainState) -> str | None:
+    """Return what to say if the last validation was clearly worse than the best; None if not."""
+    last = state.valid_perplexity
+    if not state.best_perplexity or last <= OVERFIT * state.best_perplexity:
+        return None
+    best = f"valid perplexity was best, {state.best_perplexity:.3f}, in epoch {state.best_epoch} and rose to {last:.3f}"
+    return f"Overfitting: {best}; {best_weights_hint(run, state)}"
+
+
+def best_weights_hint(run: RunFolder, state: TrainState) -> str:
+    """Return how to use the best weights of a run whose configuration takes the last."""
+    return (
+        f"evaluate.py {run.path} takes the best weights, of step {state.best_step}; for its result too add "
+        f"--save_path={run.path} --set keep_best=true --resume_with_changes"
+    )
