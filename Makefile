@@ -11,7 +11,7 @@ SECONDS ?= 60
 DATA ?=
 CHECK_GPU := import sys; from ptb.runtime import devices; sys.exit(None if devices.visible_gpus() else 'TensorFlow sees no GPU: docs/gpu.md')
 
-.PHONY: demo test test-slow lint soak fuzz gpu test-gpu bench bench-gpu clean
+.PHONY: demo test test-slow lint tour soak fuzz gpu test-gpu bench bench-gpu clean
 
 demo: $(VENV)/installed
 	$(BIN)/python train.py --model=demo --data_path=demo --save_path=runs/demo
@@ -28,6 +28,10 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
+
+# Runs docs/tour.ipynb and writes it with its outputs.
+tour: $(VENV)/installed-dev
+	PYTHONPATH=.:tests $(BIN)/python -m helpers.notebook docs/tour.ipynb
 
 # Kills training processes KILLS times and holds their ends against an unbroken run; then trains for STEPS without growing.
 soak: $(VENV)/installed-dev
