@@ -325,7 +325,7 @@ def score_test(config, corpus, run, model: LanguageModel, state: TrainState, set
     model.set_product_dtype(devices.use_precision("float32"))
     test = score(make_eval_step(model, jit_compile=True), model, test_windows)
     print_line(f"Test Perplexity: {test.perplexity:.3f}")
-    require_better_than_guessing(run, None if config.keeps_best else state, test.perplexity, len(corpus.vocabulary))
+    require_better_than_guessing(run, None if config.keeps_best else state, test, len(corpus.vocabulary))
     result = {
         "test_perplexity": test.perplexity,
         "tokens_scored": test.tokens,

@@ -1,25 +1,29 @@
 """How a training ended: worse than guessing, or with weights that were better before."""
 
+import math
+
+from ptb.evaluation.score import Score
 from ptb.runs.folder import RunFolder
 from ptb.runs.storage import RunError
 from ptb.training.state import TrainState
 
-GUESSING = 1.1  # times the number of words; a model that has learnt nothing is at 1, on a short test text a little above
+CHANCE = 4.0  # nats, two standard errors of a single loss: losses of words spread by some 2 nats
 OVERFIT = 1.01  # a last validation perplexity over this many times the best is no accident of the last steps
 
 
-def require_better_than_guessing(run: RunFolder, state: TrainState | None, test_perplexity: float, vocab_size: int) -> None:
+def require_better_than_guessing(run: RunFolder, state: TrainState | None, test: Score, vocab_size: int) -> None:
     """Raise RunError if the test perplexity is clearly above the number of words, the perplexity of equal odds for all words.
 
-    `state` is that of a run that takes its last weights; the message names the best ones then, if they are better.
+    The mean loss of a short text may be above by chance. `state` is that of a run that takes its last weights; the message names
+    the best ones then, if they are better.
     """
-    if test_perplexity <= GUESSING * vocab_size:
+    if test.loss / test.tokens <= math.log(vocab_size) + CHANCE / math.sqrt(test.tokens):
         return
     cure = "train again with a lower --set learning_rate and another --save_path"
     if state and 0 < state.best_perplexity < vocab_size and state.best_step < state.step:
         cure = f"{best_weights_hint(run, state)}; or {cure}"
     raise RunError(
-        f"{run.path}: ended worse than guessing: test perplexity {test_perplexity:,.1f} with {vocab_size:,} words; {cure}"
+        f"{run.path}: ended worse than guessing: test perplexity {test.perplexity:,.1f} with {vocab_size:,} words; {cure}"
     )
 
 

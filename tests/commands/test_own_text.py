@@ -34,7 +34,14 @@ def raw(tmp_path_factory):
     """A folder with a raw text in UTF-16 in `data`, and a run on it in lower case in `run`."""
     folder = tmp_path_factory.mktemp("raw")
     write_files(folder, {f"data/{name}": text.encode("utf-16") for name, text in RAW.items()})
-    options = ("--encoding=utf-16", "--lowercase", "--data_path=data", "--save_path=run", "--set=batch_size=4")
+    options = (
+        "--encoding=utf-16",
+        "--lowercase",
+        "--data_path=data",
+        "--save_path=run",
+        "--set=batch_size=4",
+        "--set=learning_rate=0.1",
+    )
     return folder, in_process.succeed(*TEST, *options, cwd=folder)
 
 

@@ -19,6 +19,7 @@ from ptb.data.files import SPLITS
 from ptb.evaluation.score import Score
 from ptb.runs.folder import RunFolder
 from ptb.runs.storage import RunError
+from ptb.runs.tensorboard import LEARNING_RATE
 
 BASE = override(TEST, {"layers": (8,), "num_epochs": 2, "learning_rate": 0.5})  # 14 steps an epoch
 MORE = override(BASE, {"num_epochs": 4})
@@ -80,7 +81,7 @@ def test_another_rate_holds_from_the_step_of_the_change(random_corpus, tmp_path,
     stopped(BASE, random_corpus, tmp_path, monkeypatch, 5)
     go_on(changed, random_corpus, tmp_path)
     assert [record["learning_rate"] for record in history(tmp_path)] == [0.25, 0.25]
-    rates = dict(curve(tmp_path, "learning_rate"))
+    rates = dict(curve(tmp_path, LEARNING_RATE))
     assert all(rate == (0.5 if step <= 6 else 0.25) for step, rate in rates.items())
     assert {change["field"] for change in RunFolder(tmp_path).config["changes"]} >= {"schedule", "optimizer.learning_rate"}
     assert ptb.load(tmp_path).model
