@@ -14,8 +14,8 @@ OVERFIT = 1.01  # a last validation perplexity over this many times the best is 
 def require_better_than_guessing(run: RunFolder, state: TrainState | None, test: Score, vocab_size: int) -> None:
     """Raise RunError if the test perplexity is clearly above the number of words, the perplexity of equal odds for all words.
 
-    The mean loss of a short text may be above by chance. `state` is that of a run that takes its last weights; the message names
-    the best ones then, if they are better.
+    The mean loss of a short text may be above by chance. `state` is that of a run that takes its last weights; the message
+    names the best ones then, if they are better.
     """
     if test.loss / test.tokens <= math.log(vocab_size) + CHANCE / math.sqrt(test.tokens):
         return
