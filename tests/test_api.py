@@ -61,7 +61,10 @@ def saved(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("imports", "not_yet"),
-    [("import ptb; ptb.Config, ptb.override, dir(ptb)", ["tensorflow", "keras", "numpy"]), ("import keras, ptb", [])],
+    [
+        ("import ptb; ptb.Config, ptb.override, dir(ptb)", ["tensorflow", "keras", "numpy"]),
+        pytest.param("import keras, ptb", [], marks=pytest.mark.slow),
+    ],
 )
 def test_keras_loads_saved_models_in_a_fresh_process(saved, imports, not_yet):
     folder, models = saved

@@ -13,7 +13,7 @@ from ptb.config import ConfigError, from_json, upgrade
 from ptb.runs.folder import RunFolder
 from ptb.runs.storage import RunError
 
-SETTINGS = hypothesis.settings(max_examples=100, deadline=None, derandomize=True)
+SETTINGS = hypothesis.settings(max_examples=50, deadline=None, derandomize=True)
 JSON = strategies.recursive(
     strategies.none() | strategies.booleans() | strategies.integers() | strategies.floats() | strategies.text(),
     lambda values: strategies.lists(values) | strategies.dictionaries(strategies.text(), values),
@@ -51,7 +51,7 @@ def test_any_bytes_give_a_result_or_a_typed_error(name):
     feed()
 
 
-@hypothesis.settings(SETTINGS, max_examples=25)  # each waits for the disk four times
+@hypothesis.settings(SETTINGS, max_examples=15)  # each waits for the disk four times
 @hypothesis.given(strategies.dictionaries(strategies.text() | strategies.sampled_from(["step", "epoch", "history"]), JSON))
 def test_the_record_of_a_checkpoint_is_restored_or_rejected(record):
     with tempfile.TemporaryDirectory() as folder:

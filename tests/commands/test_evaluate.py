@@ -118,6 +118,7 @@ def test_a_run_trained_in_bfloat16_is_scored_in_float32_by_both_commands(tmp_pat
     assert 1e-5 * expected < abs(record["perplexity"] - expected) < 1e-2 * expected
 
 
+@pytest.mark.slow
 def test_small_on_ptb_is_scored_as_numpy_does(ptb_path, tmp_path):
     """The first 2,000 words of the test text, after ten steps of training, to 1e-4 in perplexity."""
     corpus = load_corpus(ptb_path)

@@ -94,7 +94,7 @@ def test_a_single_text_of_the_run_is_scored_whole_in_lower_case(finished_folder,
     assert (record["tokens"], err) == (3, "")
 
 
-@pytest.mark.parametrize("level", ["char", "symbol"])
+@pytest.mark.parametrize("level", ["char", pytest.param("symbol", marks=pytest.mark.slow)])
 def test_character_ptb_has_the_bits_of_the_plain_text(tmp_path, level):
     texts = {"train": "the cat sees\n" * 40, "valid": "the cat\n" * 9, "test": "the cats see\n" * 9}
     write_files(tmp_path, {f"data/ptb.char.{split}.txt": spaced(text) for split, text in texts.items()})

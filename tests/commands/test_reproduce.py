@@ -125,6 +125,7 @@ def test_a_command_that_was_killed_is_named(tmp_path, monkeypatch):
         reproduce.run_command("train.py")
 
 
+@pytest.mark.slow
 def test_a_request_to_stop_reaches_the_training_which_saves_first(copy, tmp_path):
     """Sent to the command alone; a signal from a terminal reaches the training twice, see test_signals.py."""
     saved, stdout = copy / "runs" / "demo-1", tmp_path / "stdout"

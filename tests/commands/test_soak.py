@@ -4,9 +4,12 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from helpers.processes import ON_THE_CPU, ROOT
 
 
+@pytest.mark.slow
 def test_in_short(tmp_path):
     python = tmp_path / "bin" / "python"
     python.parent.mkdir()

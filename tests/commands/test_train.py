@@ -228,7 +228,10 @@ def steps_saved(folder):
     return max((int(path.stem.removeprefix("checkpoint-")) for path in folder.glob("checkpoint-*.npz")), default=-1)
 
 
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])  # Ctrl-C: below
+# Ctrl-C: below
+@pytest.mark.parametrize(
+    ("number", "exit_code"), [pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)
 def test_a_run_that_was_stopped_ends_where_an_unbroken_one_does(number, exit_code, longer_corpus, unbroken, tmp_path):
     folder = tmp_path / "stopped"
     line = arguments(longer_corpus, folder, "--checkpoint_minutes=0.002")

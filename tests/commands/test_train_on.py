@@ -47,7 +47,7 @@ def unbroken(random_corpus, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("steps", [5, 100])  # within an epoch, after the end of the training
+@pytest.mark.parametrize("steps", [5, pytest.param(100, marks=pytest.mark.slow)])  # within an epoch, after the end of training
 def test_a_run_that_goes_on_for_more_epochs_and_is_stopped_again_ends_like_an_unbroken_one(
     steps, random_corpus, unbroken, tmp_path, monkeypatch, capsys
 ):

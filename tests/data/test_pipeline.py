@@ -27,6 +27,7 @@ def perplexity_after(config, corpus, folder):
     return score(make_eval_step(model), model, scoring_windows(corpus.test)).perplexity
 
 
+@pytest.mark.slow
 def test_one_epoch_on_half_of_the_text_beats_ngrams_of_all_of_it(corpus, tmp_path):
     """With this seed the model reaches 1.204 times the floor, or 1.240 if each window starts from a zero state."""
     text = grammar.demo_text()

@@ -14,7 +14,7 @@ from ptb.config import flatten, override
 from ptb.runs.folder import RunFolder
 from ptb.runs.tensorboard import LEARNING_RATE, TEST, TRAIN, VALID, Curves
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
 SECONDS = 60
 

@@ -72,6 +72,7 @@ np.savez("served.npz", both=both, total=scores["total"], each=scores["log_probab
 """
 
 
+@pytest.mark.slow
 def test_a_saved_model_is_served_where_nothing_but_tensorflow_is(folder, expected):
     np.savez(folder / "given.npz", ids=IDS, lengths=LENGTHS, **zeros(2))
     done = subprocess.run([sys.executable, "-c", SERVE], cwd=folder, env=ON_THE_CPU, capture_output=True, text=True)

@@ -260,6 +260,7 @@ def test_a_model_of_characters(tmp_path):
         lm.encode_prompt("zoo\nzoo")
 
 
+@pytest.mark.slow
 def test_six_lines_under_python_without_flags(folder, lm):
     code = """
 import ptb

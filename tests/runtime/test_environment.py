@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from helpers.processes import ROOT
 
 COMMANDS = ["train", "evaluate", "generate", "gradcheck", "reproduce"]
@@ -62,6 +64,7 @@ def test_keras_backend_is_overridden_and_standard_error_may_be_closed():
     assert (process.returncode, process.stdout) == (0, "tensorflow\n")
 
 
+@pytest.mark.slow
 def test_tensorflow_is_silent_unless_a_lower_log_level_is_set():
     assert python("from ptb.runtime import environment").stderr == ""
     assert python("from ptb.runtime import environment", TF_CPP_MIN_LOG_LEVEL="0").stderr != ""

@@ -175,7 +175,8 @@ def assert_equal_within_rounding(run, alone, tolerance=1e-5):
     assert result(run)["test_perplexity"] == pytest.approx(result(alone)["test_perplexity"], rel=tolerance)
 
 
-@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), 4])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
 def test_devices_of_one_machine_train_like_one(count, alone, corpus, tmp_path):
     finish(start(tmp_path / "process", corpus, tmp_path / "run", "mirrored", Machine(count)), folder=tmp_path)
     assert result(tmp_path / "run")["replicas"] == count
@@ -204,6 +205,7 @@ def test_two_devices_train_like_one_with_every_option(name, corpus, tmp_path):
     assert_equal_within_rounding(tmp_path / "run-two", tmp_path / "run-one", 1e-4 if name == "RMSprop" else 1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_train_like_one_and_the_first_writes(alone, corpus, tmp_path):
     workers = start_workers(tmp_path / "workers", corpus, tmp_path / "run")
     finish(*workers, folder=tmp_path)
@@ -212,7 +214,8 @@ def test_two_processes_train_like_one_and_the_first_writes(alone, corpus, tmp_pa
     assert (tmp_path / "run" / "lock").read_text() == str(workers[0].pid)
 
 
-@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
 def test_a_lost_worker_ends_the_other_and_one_process_can_resume(victim, alone, corpus, tmp_path):
     run = tmp_path / "run"
     machines = [Machine(interruption=signal.SIGKILL if index == victim else None) for index in range(2)]

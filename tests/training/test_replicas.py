@@ -56,6 +56,7 @@ def arrays_of(run):
         return {name: arrays[name] for name in arrays.files if name.startswith(groups)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_two_replicas_train_like_one(folder, name):
     """Weights, averages and state within rounding, which Adam divides by a gradient's own size."""
