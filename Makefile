@@ -9,6 +9,7 @@ KILLS ?= 200
 STEPS ?= 20000
 SECONDS ?= 60
 DATA ?=
+WORKERS ?= $(shell $(BIN)/python -c 'import os; print(min(8, os.cpu_count() + 1))')
 CHECK_GPU := import sys; from ptb.runtime import devices; sys.exit(None if devices.visible_gpus() else 'TensorFlow sees no GPU: docs/gpu.md')
 
 .PHONY: demo test test-slow lint tour soak fuzz gpu test-gpu bench bench-gpu clean
@@ -18,11 +19,12 @@ demo: $(VENV)/installed
 
 # Tests of one file share trained runs, so each worker gets whole files (loadfile). Files come in the order of their names:
 # pytest-xdist would put files with few but long tests last, when the other workers have nothing left to do.
+# One worker more than there are cores, up to eight: tests wait for files, processes and clocks.
 test: $(VENV)/installed-dev lint
-	$(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(WORKERS) --dist=loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist=loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

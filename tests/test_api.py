@@ -59,11 +59,12 @@ def saved(tmp_path_factory):
     return folder, models
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("imports", "not_yet"),
     [
         ("import ptb; ptb.Config, ptb.override, dir(ptb)", ["tensorflow", "keras", "numpy"]),
-        pytest.param("import keras, ptb", [], marks=pytest.mark.slow),
+        ("import keras, ptb", []),
     ],
 )
 def test_keras_loads_saved_models_in_a_fresh_process(saved, imports, not_yet):

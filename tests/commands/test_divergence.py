@@ -80,6 +80,7 @@ def test_the_lower_rate_survives_a_crash(begin, run):
         begin({"learning_rate": 1e30})
 
 
+@pytest.mark.slow
 def test_where_a_run_with_rewinds_ends_does_not_depend_on_when_checkpoints_were_written(begin, tmp_path):
     """A checkpoint after each step leaves only those that a bad step has spoilt, and the one of the start of the epoch."""
     ends = [tmp_path / "often", tmp_path / "seldom"]

@@ -103,6 +103,7 @@ def test_each_of_several_runs_is_scored_on_its_own_text(folders, tiny_corpus, tm
     assert [record["perplexity"] for record in scored] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_trained_in_bfloat16_is_scored_in_float32_by_both_commands(tmp_path):
     """The difference is 5e-4 here."""
     write_files(tmp_path, {"train.txt": SENTENCE * 80, "valid.txt": SENTENCE * 79, "test.txt": SENTENCE * 13})

@@ -91,6 +91,7 @@ def test_averages_of_more_runs_survive_those_of_fewer(tmp_path, monkeypatch):
     assert (tmp_path / "small-average.jsonl").read_text() == lines((1, 9.5), (2, 8.5), (3, 7.0))
 
 
+@pytest.mark.slow
 def test_runs_are_trained_averaged_and_compared_and_recorded_if_asked(tmp_path, monkeypatch, capsys):
     """On one text, which is averaged on what was held out of it."""
     monkeypatch.setattr(reproduce, "run_command", lambda *command, **_: processes.succeed(*command).stdout)

@@ -113,6 +113,7 @@ def test_changes_that_come_too_late_are_rejected(changes, named, random_corpus, 
     assert run_files.result(unbroken)
 
 
+@pytest.mark.slow
 def test_a_run_out_of_patience_needs_more_of_it(random_corpus, tmp_path):
     patient = override(BASE, {"num_epochs": 40, "patience": 2, "learning_rate": 1.5})
     train.train(patient, random_corpus, tmp_path, precision="float32")

@@ -58,6 +58,7 @@ for module in sys.argv[1:]:
     assert {module for module in modules if module.startswith("ptb.data")} <= without
 
 
+@pytest.mark.slow
 def test_keras_backend_is_overridden_and_standard_error_may_be_closed():
     code = "from ptb.runtime import environment; import keras; print(keras.config.backend())"
     process = python(code, KERAS_BACKEND="numpy", redirection="2>&-")

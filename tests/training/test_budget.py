@@ -15,7 +15,7 @@ from ptb.data.windows import windows
 from ptb.model.language_model import build_model
 from ptb.training import budget
 
-CONFIG = override(TEST, {"budget_minutes": 0.01, "batch_size": 4, "averaging": "two_tailed"})
+CONFIG = override(TEST, {"budget_minutes": 0.01, "batch_size": 8, "num_steps": 5, "averaging": "two_tailed"})
 
 
 @pytest.mark.parametrize(("seconds", "epoch_seconds", "epochs"), [(600, 100, 5), (600, 10, 54), (3600, 120, 29), (60, 500, 1)])
@@ -28,7 +28,7 @@ def test_an_epoch_takes_the_time_of_its_windows_and_of_a_validation_of_each_aver
     """With a clock on which each window takes a second, and the first two take a hundred."""
     ticks = itertools.accumulate(itertools.chain([0], *([100, 0, 100, 0] + [1, 0] * 8 for _ in range(2))))
     monkeypatch.setattr(budget, "time", types.SimpleNamespace(monotonic=lambda: next(ticks)))
-    train_windows, valid_windows = (windows(np.arange(size, dtype=np.int32) % 7, 4, 2) for size in (400, 120))
+    train_windows, valid_windows = (windows(np.arange(size, dtype=np.int32) % 7, 8, 5) for size in (800, 500))
     model = build_model(CONFIG, 7)
     assert budget.time_epoch(model, CONFIG, train_windows, valid_windows) == len(train_windows) + 2 * len(valid_windows)
 
