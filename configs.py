@@ -115,9 +115,10 @@ MEDIUM_LUA_DECAY = override(MEDIUM, {"full_rate_epochs": 7})
 LARGE_LUA_DECAY = override(LARGE, {"full_rate_epochs": 15})
 
 
-# Press & Wolf's models are small with tied embeddings; the projection's penalty is that of their code, l2_loss(P) / 130. The
-# projection is a matrix, as in the paper. Their code adds a bias, with which the first epochs fail here: docs/ladder.md.
-SMALL_TIED = override(SMALL, {"tied": True})
+# Press & Wolf's models are small with tied embeddings. Their code (ptb_word_lm_WT_PR.py) keeps the full rate for five epochs,
+# as the tutorial then did; the projection's penalty is its l2_loss(P) / 130. The projection is a matrix, as in the paper. Their
+# code adds a bias, with which the first epochs fail here: docs/ladder.md.
+SMALL_TIED = override(SMALL_LUA_DECAY, {"tied": True})
 SMALL_TIED_PROJECTED = override(SMALL_TIED, {"projection": "linear", "projection_l2": 1 / 130})
 
 # Gal & Ghahramani: Zaremba's networks with masks that stay the same over a window, also on the way to the next step. The rates

@@ -224,7 +224,8 @@ def _machine(machine: dict | None) -> str:
     if not machine:
         return "2 cores"
     units = [unit for word, unit in (("amx_bf16", "AMX"), ("avx512f", "AVX-512"), ("avx2", "AVX2")) if word in machine["cpu"]]
-    return machine["gpu"] or f"{machine['cores']} cores, {units[0] if units else machine['cpu']}"
+    cores = f"{machine['cores']} core" + ("s" if machine["cores"] > 1 else "")
+    return machine["gpu"] or f"{cores}, {units[0] if units else machine['cpu']}"
 
 
 def mean_hours(records: list[dict]) -> float:
