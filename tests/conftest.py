@@ -21,6 +21,11 @@ logging.getLogger("tensorflow").propagate = False  # its messages, for example o
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # otherwise the first worker takes all memory of a GPU
 
 
+def pytest_make_parametrize_id(config, val, argname):
+    """Name bytes by their argument: archives contain the time, and all workers must collect tests of the same names."""
+    return argname if isinstance(val, bytes | bytearray) else None
+
+
 @pytest.fixture(autouse=True)
 def exact_products():
     """Turn off TF32, the default on GPUs: it would hide errors below 1e-3."""

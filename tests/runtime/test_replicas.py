@@ -250,7 +250,7 @@ def test_a_signal_to_one_worker_stops_both_at_the_same_step_and_both_resume(alon
 def test_workers_that_score_differently_run_out_of_patience_together(corpus, tmp_path):
     """The second worker finds each validation worse than the one before; the first finds most of them better."""
     settings = ("patience=2", "validate_every=20")
-    machines = Machine(), Machine(drift=1.1)
+    machines = Machine(), Machine(drift=1.02)
     finish(
         *start_workers(tmp_path / "workers", corpus, tmp_path / "run", machines=machines, settings=settings), folder=tmp_path
     )
