@@ -47,6 +47,7 @@ def test_every_module_is_in_the_list_of_files():
     assert [module for module in modules if f"(../{module})" not in listed] == []
 
 
+@pytest.mark.slow
 def test_the_worked_examples_apply_to_the_program_and_pass_their_checks(tmp_path):
     for name in ("ptb", "tests", "cli.py", "configs.py", "gradcheck.py", "pyproject.toml"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy

@@ -109,6 +109,7 @@ def test_an_epoch_whose_last_step_spoilt_the_weights_is_not_finished(begin, run,
     assert run.checkpoints.load().record["epoch"] == 1
 
 
+@pytest.mark.slow
 def test_the_command_stops_with_one_line_or_rewinds_if_it_is_asked_to(tiny_corpus, tmp_path):
     command = ("train.py", "--model=test", f"--data_path={tiny_corpus}", f"--save_path={tmp_path / 'run'}")
     command += ("--set=learning_rate=100", "--set=layers=8", "--precision=float32")

@@ -113,6 +113,7 @@ def test_character_ptb_has_the_bits_of_the_plain_text(tmp_path, level):
     assert scored[0]["bits_per_character"] == pytest.approx(bits, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_small_text_is_validated_at_what_fits_and_trained_on_as_the_error_says(tmp_path):
     write_files(tmp_path, {"text.txt": "to be or not to be\n" * 60})
     options = (

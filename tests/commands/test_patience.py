@@ -127,6 +127,7 @@ def test_without_a_limit_a_loss_may_be_any_number_of_times_the_first(random_corp
     assert begin(config, random_corpus, tmp_path)[1].epoch > config.num_epochs
 
 
+@pytest.mark.slow
 def test_the_state_of_the_optimiser_survives_a_stop(random_corpus, tmp_path):
     config = override(PATIENT, {"optimizer": "RMSprop", "learning_rate": 0.01, "num_epochs": 2, "patience": 0})
     begin(config, random_corpus, tmp_path / "unbroken")

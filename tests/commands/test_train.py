@@ -219,6 +219,7 @@ def unbroken(longer_corpus, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_profile_is_left_in_the_run(unbroken):
     assert list(unbroken.glob("plugins/profile/*/*.xplane.pb"))
 

@@ -80,6 +80,7 @@ def test_the_cache_reads_the_outputs_of_the_last_layer(adapter):
     np.testing.assert_allclose(adapter.score("cache", TEST, settings), expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_dynamic_evaluation_has_rates_per_five_tokens_and_the_cache_comes_on_top(adapter):
     model = adapter.lm.model
     score = make_dynamic_score(model, gradient_statistics(model, TRAIN))

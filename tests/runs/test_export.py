@@ -85,6 +85,7 @@ def test_a_saved_model_is_served_where_nothing_but_tensorflow_is(folder, expecte
     np.testing.assert_allclose(served["total"], each.sum(1), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter")
 def test_tensorflow_lite_carries_the_state_from_word_to_word(folder, expected):
     import tensorflow as tf

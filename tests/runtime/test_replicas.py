@@ -231,6 +231,7 @@ def test_a_lost_worker_ends_the_other_and_one_process_can_resume(victim, alone, 
     assert_equal_within_rounding(run, alone)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_worker_stops_both_at_the_same_step_and_both_resume(alone, corpus, tmp_path):
     run = tmp_path / "run"
     machines = (Machine(), Machine(interruption=signal.SIGTERM))
