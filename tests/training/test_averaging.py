@@ -205,7 +205,7 @@ class StopIn(StopAt):
         self.scores -= 1
 
 
-@pytest.fixture(scope="module", params=["two_tailed", pytest.param("nt_asgd", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS])
 def unbroken(request, random_corpus, tmp_path_factory):
     """A finished run with averages: its configuration, folder, model and state."""
     folder, config = tmp_path_factory.mktemp("averages") / "run", CONFIGS[request.param]

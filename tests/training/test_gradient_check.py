@@ -18,6 +18,16 @@ NO_PART_OF_A_DERIVATION = {
     *("model.init_scale", "model.initializers", "model.forget_bias", "model.orthogonal_recurrence"),
     *("averaging", "batch_size", "num_steps", "num_epochs", "bptt_steps"),
 }
+USUAL = (
+    "small",
+    "medium",
+    "char_rnn",
+    "gru",
+    "melis_10m",
+    "awd_lstm",
+    "mogrifier_24m",
+    "mos",
+)  # others are checked in slow tests
 OPTIONS = {  # that no configuration has
     "dropout_between_layers": {"dropout.hidden": 0.5},
     "burn_in_with_dropout": {"num_steps": 3, "bptt_steps": 7, "dropout": 0.5, "layers": (1,)},
@@ -49,7 +59,7 @@ def test_gradients_equal_central_differences(option):
     assert all(error < LIMIT for error in errors.values()), errors
 
 
-@pytest.mark.parametrize("name", DERIVATIONS.values())
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in USUAL else pytest.mark.slow) for n in DERIVATIONS.values()])
 def test_gradients_of_the_configurations_equal_central_differences(name):
     errors = check_config(CONFIGS[name].config)
     assert all(error < LIMIT for error in errors.values()), errors
