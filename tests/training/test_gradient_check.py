@@ -27,7 +27,7 @@ USUAL = (
     "awd_lstm",
     "mogrifier_24m",
     "mos",
-)  # others are checked in slow tests
+)  # slow tests check the others
 OPTIONS = {  # that no configuration has
     "dropout_between_layers": {"dropout.hidden": 0.5},
     "burn_in_with_dropout": {"num_steps": 3, "bptt_steps": 7, "dropout": 0.5, "layers": (1,)},
