@@ -126,12 +126,13 @@ def _read_member(archive, member, path):
 @contextmanager
 def _reading(path: str, what: str) -> Iterator[None]:
     """Raise DataError for everything that the modules for archives raise on damaged ones."""
-    errors = (EOFError, OSError, LookupError, RecursionError, RuntimeError, ValueError, zlib.error, tarfile.TarError)
+    # RuntimeError: an encrypted member, too deep a recursion, or a kind of compression that zipfile does not know.
+    damaged = (EOFError, OSError, LookupError, RuntimeError, ValueError, OverflowError)
     try:
         yield
     except DataError:
         raise
-    except (*errors, NotImplementedError, OverflowError, zipfile.BadZipFile) as error:
+    except (*damaged, zlib.error, tarfile.TarError, zipfile.BadZipFile) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path}: is not a readable {what} ({reason}); get it again, or pass a folder") from None
 

@@ -2,7 +2,9 @@
 
 import contextlib
 import gzip
+import io
 import tarfile
+import zipfile
 
 import pytest
 
@@ -52,3 +54,12 @@ def raises_one_line(error_type, *facts):
     assert "\n" not in message
     for fact in facts:
         assert str(fact) in message
+
+
+def zipped(contents, **options):
+    """Return a zip archive of files, given by name, as bytes."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, **options) as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    return file.getvalue()
