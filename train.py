@@ -30,7 +30,7 @@ from ptb.data.files import DataError
 from ptb.data.vocabulary import EOS, UnknownTokens, join_tokens
 from ptb.data.windows import Windows, scoring_windows, validation_windows, windows
 from ptb.evaluation import sampling
-from ptb.evaluation.score import make_eval_step, perplexity, score
+from ptb.evaluation.score import LONG_TEXT, make_eval_step, perplexity, score
 from ptb.model.language_model import LanguageModel, build_model
 from ptb.runs.folder import RunFolder, run_name
 from ptb.runs.load import TrainedModel, load
@@ -323,7 +323,7 @@ def score_test(config, corpus, run, model: LanguageModel, state: TrainState, set
     """
     test_windows = stop.watch(scoring_windows(corpus.test))
     model.set_product_dtype(devices.use_precision("float32"))
-    test = score(make_eval_step(model, jit_compile=True), model, test_windows)
+    test = score(make_eval_step(model, jit_compile=len(corpus.test) >= LONG_TEXT), model, test_windows)
     print_line(f"Test Perplexity: {test.perplexity:.3f}")
     require_better_than_guessing(run, None if config.keeps_best else state, test, len(corpus.vocabulary))
     result = {

@@ -112,9 +112,12 @@ def _read_part(name: str, part: Any, value: Any) -> Any:
         return Dropout.everywhere(rate)
     family = Optimizer if isinstance(part, Optimizer) else Schedule
     kinds = {kind.lower(): cls for kind, cls in KINDS.items() if issubclass(cls, family)}
-    if str(value).lower() not in kinds or type(part).__name__ not in KINDS:
+    if type(part).__name__ not in KINDS:
         raise ConfigError(f"{name}: is a group of fields; write {name}.{names(part)[0]}=… or one of {', '.join(names(part))}")
-    kind = kinds[str(value).lower()]
+    kind = kinds.get(str(value).lower().replace("_", ""))
+    if kind is None:
+        choices = ", ".join(cls.__name__ for cls in kinds.values())
+        raise ConfigError(f"{name}: is {value}; use one of {choices}, or write {name}.{names(part)[0]}=…")
     if type(part) is kind:
         return part
     return kind(**{field: getattr(part, field) for field in names(family)})

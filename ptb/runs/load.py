@@ -14,7 +14,15 @@ from ptb.data.files import DataError
 from ptb.data.vocabulary import EOS, LEVELS, UNK, Vocabulary, join_tokens, lowercase_hint, tokenize
 from ptb.data.windows import scoring_windows
 from ptb.evaluation import beam, sampling
-from ptb.evaluation.score import Score, make_confidence_step, make_eval_step, make_rank_step, score_windows, state_signature
+from ptb.evaluation.score import (
+    LONG_TEXT,
+    Score,
+    make_confidence_step,
+    make_eval_step,
+    make_rank_step,
+    score_windows,
+    state_signature,
+)
 from ptb.evaluation.sentences import SentenceScore, SentenceScorer
 from ptb.model.language_model import LanguageModel, build_model
 from ptb.runs.folder import RunFolder, check_digests, digests
@@ -75,6 +83,7 @@ class TrainedModel:
         self.checkpoint, self._rnn_mode = checkpoint, rnn_mode
         self.step = self.last_step = self.best_step = 0  # of the weights in use, the last and the best, once they are read
         self._donor: TrainedModel | None = None
+        self._steps: dict[tuple, Callable] = {}  # compiled functions, by what makes them
 
     @cached_property
     def model(self) -> LanguageModel:
@@ -111,62 +120,29 @@ class TrainedModel:
         TensorFlow never frees compiled functions, so scoring many runs in one process needs this.
         """
         if other and (other.config, other.vocabulary) == (self.config, self.vocabulary):
-            self._donor = other
-            self.eval_step, self.rank_step, self.confidence_step = other.eval_step, other.rank_step, other.confidence_step
-            self.long_eval_step, self.next_step = other.long_eval_step, other.next_step
+            self._donor, self._steps = other, other._steps
 
-    @cached_property
-    def eval_step(self):
-        return make_eval_step(self.model)
-
-    @cached_property
-    def long_eval_step(self):
-        """The evaluation step for long texts, compiled by XLA once per length of a window."""
-        return make_eval_step(self.model, jit_compile=True)
-
-    @cached_property
-    def rank_step(self):
-        return make_rank_step(self.model, jit_compile=True)
-
-    @cached_property
-    def confidence_step(self):
-        return make_confidence_step(self.model, jit_compile=True)
-
-    @cached_property
-    def next_step(self):
-        return sampling.make_next_step(self.model)
-
-    @cached_property
-    def read_step(self):
-        return sampling.make_read_step(self.model)
-
-    @cached_property
-    def long_read_step(self):
-        return sampling.make_read_step(self.model, jit_compile=True)
-
-    @cached_property
-    def outputs_step(self):
-        signature = [tf.TensorSpec([1, None], tf.int32), state_signature(self.model, 1)]
-        return tf.function(lambda ids, state: self.model.outputs(ids, state), signature, autograph=False)
-
-    @cached_property
-    def beam_step(self):
-        return beam.make_beam_step(self.model)
+    def compiled(self, make: Callable, *options) -> Callable:
+        """Return `make(model, *options)`, a compiled function, made once."""
+        key = make, options
+        if key not in self._steps:
+            self._steps[key] = make(self.model, *options)
+        return self._steps[key]
 
     def log_probabilities(self, ids: np.ndarray) -> np.ndarray:
         """Return the log probability in nats of every token of a text but the first, `[len(ids) - 1]`."""
-        step = self.long_eval_step
-        return self.require_finite(-score_windows(step, self.model, scoring_windows(ids))[0])
+        return self.require_finite(-self._score_text(make_eval_step, ids))
 
     def ranks(self, ids: np.ndarray) -> np.ndarray:
         """Return the rank of every token but the first, 1 for the most likely word, `[len(ids) - 1]`."""
-        step = self.rank_step
-        return score_windows(step, self.model, scoring_windows(ids))[0]
+        return self._score_text(make_rank_step, ids)
 
     def confidences(self, ids: np.ndarray) -> np.ndarray:
         """Return the log probability of the likeliest word in the place of every token but the first, `[len(ids) - 1]`."""
-        step = self.confidence_step
-        return self.require_finite(score_windows(step, self.model, scoring_windows(ids))[0])
+        return self.require_finite(self._score_text(make_confidence_step, ids))
+
+    def _score_text(self, make, ids):
+        return score_windows(self.compiled(make, len(ids) >= LONG_TEXT), self.model, scoring_windows(ids))[0]
 
     def perplexity(self, text: str | os.PathLike) -> float:
         """Return the perplexity of a text file, or of a text given as a string of one sentence per line.
@@ -199,7 +175,7 @@ class TrainedModel:
         if carry_state:
             yield from self._iterate_carried(numbered)
             return
-        scorer, error = SentenceScorer(self.eval_step, self.model, self.vocabulary.ids[EOS]), None
+        scorer, error = SentenceScorer(self.compiled(make_eval_step, False), self.model, self.vocabulary.ids[EOS]), None
         while not error:
             group = []
             try:
@@ -218,7 +194,7 @@ class TrainedModel:
 
     def _iterate_carried(self, sentences):
         """Yield the scores of lines of one text."""
-        eos, state, step = self.vocabulary.ids[EOS], self.model.initial_state(1), self.eval_step
+        eos, state, step = self.vocabulary.ids[EOS], self.model.initial_state(1), self.compiled(make_eval_step, False)
         for tokens, ids in sentences:
             losses, state = step(np.append(eos, ids[:-1])[np.newaxis].astype(np.int32), ids[np.newaxis], state)
             yield self._sentence_score(tokens, -losses.numpy()[0])
@@ -242,7 +218,7 @@ class TrainedModel:
         `narrowing` is that of `ptb.evaluation.sampling.distribution`: temperature, top_k, top_p, excluded.
         """
         *before, last = [self.vocabulary.ids[EOS], *self.encode_prompt(prompt)]
-        logits, _ = self.next_step(last, self._state_after(before))
+        logits, _ = self.compiled(sampling.make_next_step)(last, self._state_after(before))
         p = self._distribution(logits.numpy(), **narrowing)
         return [(self.vocabulary.words[token], float(p[token])) for token in np.argsort(-p, kind="stable")[:count] if p[token]]
 
@@ -274,7 +250,7 @@ class TrainedModel:
         ids = self.encode_prompt(prompt)
         *before, last = [self.vocabulary.ids[EOS], *ids]
         draws = sampling.generate(
-            self.next_step,
+            self.compiled(sampling.make_next_step),
             last,
             self._state_after(before),
             length,
@@ -306,7 +282,7 @@ class TrainedModel:
         return [("".join(self._join([*ids, *continuation.ids])), continuation.log_probability) for continuation in found]
 
     def _finite_beam_step(self, tokens, state):
-        log_probabilities, state = self.beam_step(tokens, state)
+        log_probabilities, state = self.compiled(beam.make_beam_step)(tokens, state)
         return self.require_finite(log_probabilities), state
 
     def _join(self, ids):
@@ -329,7 +305,7 @@ class TrainedModel:
         """Return the hidden states of every layer after each id of a text, `[len(ids), units]` a layer."""
         state, windows = self.model.initial_state(1), []
         for start in range(0, len(ids), PROMPT_WINDOW):
-            outputs, state = self.outputs_step(ids[np.newaxis, start : start + PROMPT_WINDOW], state)
+            outputs, state = self.compiled(_make_outputs_step)(ids[np.newaxis, start : start + PROMPT_WINDOW], state)
             windows.append([layer.numpy()[:, 0] for layer in outputs.layers])
         return [np.concatenate(layer) for layer in zip(*windows)]
 
@@ -374,13 +350,19 @@ class TrainedModel:
         state = self.model.initial_state(1)
         if len(ids) < SHORT_PROMPT:
             for token in ids:
-                _, state = self.next_step(token, state)
+                _, state = self.compiled(sampling.make_next_step)(token, state)
             return state
         for start in range(0, len(ids), PROMPT_WINDOW):
             window = np.array([ids[start : start + PROMPT_WINDOW]], np.int32)
             is_long = len(ids) >= LONG_PROMPT and window.shape[1] == PROMPT_WINDOW
-            state = (self.long_read_step if is_long else self.read_step)(window, state)
+            state = self.compiled(sampling.make_read_step, is_long)(window, state)
         return state
+
+
+def _make_outputs_step(model):
+    """Return the compiled `model.outputs(inputs, state)` at batch 1."""
+    signature = [tf.TensorSpec([1, None], tf.int32), state_signature(model, 1)]
+    return tf.function(lambda ids, state: model.outputs(ids, state), signature, autograph=False)
 
 
 def _read_config(run):

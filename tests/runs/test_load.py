@@ -27,6 +27,7 @@ from ptb.config import override
 from ptb.data.corpus import load_corpus
 from ptb.data.files import DataError
 from ptb.data.vocabulary import Vocabulary
+from ptb.evaluation.score import make_eval_step
 from ptb.model.language_model import build_model
 from ptb.runs.folder import RunFolder
 from ptb.runs.storage import RunError
@@ -88,11 +89,11 @@ def test_a_run_that_is_like_another_can_use_its_model(run, tmp_path):
     other = write_run(tmp_path / "other", SMALL, WORDS, seed=2)
     write_run(tmp_path / "wider", override(SMALL, {"layers": (5,)}), WORDS)
     first, second, third = map(ptb.load, (run, tmp_path / "other", tmp_path / "wider"))
-    model, step = first.model, first.eval_step
+    model, step = first.model, first.compiled(make_eval_step)
     second.take_over(first)
     third.take_over(second)
     assert second.model is model
-    assert second.eval_step is step
+    assert second.compiled(make_eval_step) is step
     for ours, theirs in zip(second.model.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert third.model is not model
