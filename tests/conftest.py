@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ptb.runtime.environment  # noqa: F401 -- before anything that imports TensorFlow
-from helpers import processes
+from helpers import in_process, processes
 from helpers.texts import TINY, write_files
 from ptb.data.corpus import load_corpus
 from ptb.data.download import ptb_cache
@@ -68,7 +68,7 @@ def finished_folder(tmp_path_factory):
     """A folder with a corpus in `data` and a finished run on it in `run`."""
     folder = tmp_path_factory.mktemp("finished")
     write_files(folder / "data", TINY)
-    processes.succeed("train.py", "--model=test", "--data_path=data", "--save_path=run", cwd=folder)
+    in_process.succeed("train.py", "--model=test", "--data_path=data", "--save_path=run", cwd=folder)
     return folder
 
 
