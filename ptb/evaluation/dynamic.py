@@ -65,6 +65,11 @@ def make_dynamic_score(model, statistics: Sequence[np.ndarray]) -> Callable:
     scales = [tf.constant(statistic) for statistic in statistics]
     start = [tf.constant(variable.numpy()) for variable in variables]
 
+    @tf.function(autograph=False, jit_compile=True)  # one pass over the weights instead of eight
+    def updated(variable, scale, trained, gradient, learning_rate, decay, epsilon):
+        pull = decay * tf.minimum(scale / mean, 1 / decay) * (trained - variable)
+        return variable + pull - learning_rate * gradient / (scale + epsilon)
+
     @tf.function(autograph=False)
     def step(inputs, targets, state, learning_rate, decay, epsilon):
         with tf.GradientTape() as tape:
@@ -73,8 +78,8 @@ def make_dynamic_score(model, statistics: Sequence[np.ndarray]) -> Callable:
             loss = tf.reduce_mean(losses)
         gradients = tape.gradient(loss, variables)
         for variable, scale, trained, gradient in zip(variables, scales, start, gradients):
-            pull = decay * tf.minimum(scale / mean, 1 / decay) * (trained - variable)
-            variable.assign_add(pull - learning_rate * tf.convert_to_tensor(gradient) / (scale + epsilon))
+            gradient = tf.convert_to_tensor(gradient)
+            variable.assign(updated(variable, scale, trained, gradient, learning_rate, decay, epsilon))
         return losses[0], outputs.raw[:, 0], state
 
     def score(ids: np.ndarray, settings: DynamicSettings) -> tuple[np.ndarray, np.ndarray]:

@@ -63,11 +63,15 @@ class Adapter:
         log_probabilities, features = self._dynamic(ids, settings)
         return log_probabilities if method == "dynamic" else cached_log_probabilities(log_probabilities, features, ids, cache)
 
-    def _best(self, trials: Iterable[dict], score: Callable, report: Callable) -> dict:
-        results = []
+    def _best(self, trials: Iterable[dict], score: Callable, report: Callable, known: dict | None = None) -> dict:
+        """Return the settings with the best score; `known` has the perplexities of earlier trials, which are not repeated."""
+        known, results = {} if known is None else known, []
         for settings in trials:
-            results.append((perplexity_of(score(settings)), settings))
-            report({"valid_perplexity": results[-1][0]} | settings)
+            key = tuple(settings.items())
+            if key not in known:
+                known[key] = perplexity_of(score(settings))
+                report({"valid_perplexity": known[key]} | settings)
+            results.append((known[key], settings))
         return min(results, key=lambda result: result[0])[1]
 
     def _tune_dynamic(self, valid_ids, report):
@@ -76,11 +80,12 @@ class Adapter:
         def score(settings):
             return self._dynamic(valid_ids, settings)[0]
 
-        rate = self._best(({"learning_rate": rate, "decay": 2e-3} for rate in RATES), score, report)
-        best = self._best((rate | {"decay": decay} for decay in DECAYS), score, report)
+        known = {}
+        rate = self._best(({"learning_rate": rate, "decay": 2e-3} for rate in RATES), score, report, known)
+        best = self._best((rate | {"decay": decay} for decay in DECAYS), score, report, known)
         index = RATES.index(best["learning_rate"])
         beside = RATES[max(0, index - 1) : index + 2]
-        return self._best((best | {"learning_rate": rate} for rate in beside), score, report)
+        return self._best((best | {"learning_rate": rate} for rate in beside), score, report, known)
 
     def _tune_cache(self, scored, valid_ids, report):
         grid = ({"weight": w, "flatness": f} for w, f in itertools.product(CACHE_WEIGHTS, CACHE_FLATNESS))
