@@ -30,7 +30,7 @@ from ptb.data.files import DataError
 from ptb.data.vocabulary import EOS, UnknownTokens, join_tokens
 from ptb.data.windows import Windows, scoring_windows, validation_windows, windows
 from ptb.evaluation import sampling
-from ptb.evaluation.score import LONG_TEXT, make_eval_step, perplexity, score
+from ptb.evaluation.score import LONG_TEXT, make_eval_step, score
 from ptb.model.language_model import LanguageModel, build_model
 from ptb.runs.folder import RunFolder, run_name
 from ptb.runs.load import TrainedModel, load
@@ -81,39 +81,71 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def main(values: flags.FlagValues) -> None:
-    rewinds = values.on_nonfinite == "rewind"
-    if values.distribute == "multi_worker" and rewinds:
+    check_flags(values)
+    source = load(values.init_from) if values.init_from else None
+    name, named = named_config(values, source)
+    config = override(named, ({"lowercase": True} if values.lowercase else {}) | cli.parse_settings(values.set))
+    choose_kernel(values.rnn_mode, config)  # raises before a long text is read
+    corpus = read_corpus(values, config, source)
+    begins = f"{name}-from-{source.run.path.name}" if source else name
+    path = values.save_path or f"runs/{run_name(begins, differences(config, named), values.seed)}"
+    run = RunFolder(path, read_only=not replicas.is_first_worker(values.distribute))
+    about = {"model": name, "data_path": values.data_path, "encoding": values.encoding}
+    with replicas.make_strategy(values.distribute, config.batch_size).scope(), replicas.report_lost_workers():
+        result = train(
+            config,
+            corpus,
+            run,
+            seed=values.seed,
+            rnn_mode=values.rnn_mode,
+            precision=values.precision,
+            monitoring=make_monitoring(values, corpus),
+            rewinds=values.on_nonfinite == "rewind",
+            resume_with_changes=values.resume_with_changes,
+            init_from=source,
+            about=about | {"overrides": differences(config, named)},
+        )
+    if values.data_path == "demo" and config.data.level == "word":
+        print_floor(result["test_perplexity"])
+
+
+def check_flags(values: flags.FlagValues) -> None:
+    """Reject combinations of flags that do not work together."""
+    if values.distribute == "multi_worker" and values.on_nonfinite == "rewind":
         raise flags.Error("--on_nonfinite=rewind: works in one process only; with --distribute=multi_worker, restart by hand")
     if values.resume_with_changes and not values.save_path:
         raise flags.Error("--resume_with_changes: which run? Name its folder with --save_path")
     if not values.init_from:
         cli.reject_flags(values, "needs --init_from", "extend_vocabulary")
-    source = load(values.init_from) if values.init_from else None
+
+
+def named_config(values: flags.FlagValues, source: TrainedModel | None) -> tuple[str, Config]:
+    """Return the name and the configuration of --model, or those of the run that --init_from names if there is no --model."""
     if source and not values["model"].present:
-        name, named = source.record["model"], source.config
-    else:
-        name, named = values.model.rpartition(":")[2], find_config(values.model)
-    config = override(named, ({"lowercase": True} if values.lowercase else {}) | cli.parse_settings(values.set))
-    choose_kernel(values.rnn_mode, config)  # raises before a long text is read
+        return source.record["model"], source.config
+    return values.model.rpartition(":")[2], find_config(values.model)
+
+
+def read_corpus(values: flags.FlagValues, config: Config, source: TrainedModel | None) -> Corpus:
+    """Read the text of --data_path, with the vocabulary of the run that --init_from names, if any."""
     reading = {"encoding": values.encoding, "extend": values.extend_vocabulary} | config.data.reading
     try:
-        corpus = load_corpus(values.data_path, source.vocabulary if source else None, **reading)
+        return load_corpus(values.data_path, source.vocabulary if source else None, **reading)
     except UnknownTokens as error:
         raise DataError(f"{error}; or add --extend_vocabulary" if source else str(error)) from None
-    begins = f"{name}-from-{source.run.path.name}" if source else name
-    path = values.save_path or f"runs/{run_name(begins, differences(config, named), values.seed)}"
-    run = RunFolder(path, read_only=not replicas.is_first_worker(values.distribute))
-    observed = values.report_every, values.sample_every, values.profile, values.progress == "auto" and can_draw()
+
+
+def make_monitoring(values: flags.FlagValues, corpus: Corpus) -> Monitoring:
+    """Return what the flags say of progress and checkpoints; the published score belongs to PTB alone."""
     published = published_scores(values.model) if corpus.fingerprint() == PTB_FINGERPRINT else None
-    monitoring = Monitoring(60 * values.checkpoint_minutes, *observed, published_valid=published and published[0])
-    options = {"rnn_mode": values.rnn_mode, "precision": values.precision, "monitoring": monitoring, "rewinds": rewinds}
-    options |= {"resume_with_changes": values.resume_with_changes, "init_from": source}
-    about = {"model": name, "data_path": values.data_path, "encoding": values.encoding}
-    about |= {"overrides": differences(config, named)}
-    with replicas.make_strategy(values.distribute, config.batch_size).scope(), replicas.report_lost_workers():
-        result = train(config, corpus, run, seed=values.seed, about=about, **options)
-    if values.data_path == "demo" and config.data.level == "word":
-        print_floor(result["test_perplexity"])
+    return Monitoring(
+        60 * values.checkpoint_minutes,
+        values.report_every,
+        values.sample_every,
+        values.profile,
+        values.progress == "auto" and can_draw(),
+        published_valid=published and published[0],
+    )
 
 
 def train(
@@ -256,7 +288,7 @@ def train_epochs(config, corpus, run, model, setting, stop, progress: Progress) 
             validate()
             state.check_validation()
             changes = run.changes_between(state.step - state.window, state.step)
-            state.history.append(epoch_record(state) | setting | ({"changes": changes} if changes else {}))
+            state.history.append(state.epoch_record() | setting | ({"changes": changes} if changes else {}))
             progress.end_epoch(state, state.history[-1])
             state.begin_epoch(model.initial_state(config.batch_size))
             run.save(state)
@@ -354,21 +386,6 @@ def print_floor(reached: float) -> None:
     print_line(
         f"Floor: {floor:.3f}, the perplexity of the grammar that wrote the text; this model: {reached / floor - 1:.1%} above"
     )
-
-
-def epoch_record(state: TrainState) -> dict:
-    """Return the line of `history.jsonl` for a finished epoch."""
-    sums = state.sums.read()
-    return {
-        "epoch": state.epoch,
-        "learning_rate": state.learning_rate,
-        "train_perplexity": perplexity(sums.loss, sums.tokens),
-        "valid_perplexity": state.valid_perplexity,
-        "words_per_second": sums.tokens / state.seconds,
-        "seconds": state.seconds,
-        "mean_gradient_norm": sums.grad_norm / sums.steps,
-        "clipped_fraction": sums.clipped_steps / sums.steps,
-    }
 
 
 def sample_text(next_step, model: LanguageModel, vocabulary, config: Config, step: int) -> str:

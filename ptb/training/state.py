@@ -142,6 +142,20 @@ class TrainState:
         for name, value in record.items():
             setattr(self, name, value)
 
+    def epoch_record(self) -> dict:
+        """Return the line of `history.jsonl` for the epoch that ends now, once it has been validated."""
+        sums = self.sums.read()
+        return {
+            "epoch": self.epoch,
+            "learning_rate": self.learning_rate,
+            "train_perplexity": perplexity(sums.loss, sums.tokens),
+            "valid_perplexity": self.valid_perplexity,
+            "words_per_second": sums.tokens / self.seconds,
+            "seconds": self.seconds,
+            "mean_gradient_norm": sums.grad_norm / sums.steps,
+            "clipped_fraction": sums.clipped_steps / sums.steps,
+        }
+
     def check(self) -> Sums:
         """Return the sums of this epoch, read. Raises Diverged if they are not finite or a step's loss was too large.
 
