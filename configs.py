@@ -20,6 +20,7 @@ from ptb.config import (
     Dropout,
     Loss,
     Model,
+    OneCycle,
     Plateau,
     RMSprop,
     StepDecay,
@@ -178,6 +179,21 @@ MELIS_10M = Config(
     num_epochs=240,
 )
 
+# What an hour buys: a smaller melis_10m with the rates of a short training. docs/one_hour.md has the trials.
+ONE_HOUR = override(
+    MELIS_10M,
+    {
+        "layers": (800,),
+        "embedding_size": 256,
+        "dropout": Dropout(input=0.3, state=0.1, output=0.2, projected=0.2),
+        "learning_rate": 0.008,
+        "schedule": OneCycle(),
+        "loss.l2": 0,
+        "batch_size": 32,
+        "budget_minutes": 60,
+    },
+)
+
 # lamb's two-layer models of 24 million parameters: the Mogrifier (lstm_fm_d2_arms/trial_483) and its plain twin (trial_833).
 LAMB_LSTM_24M = Config(
     model=Model(layers=(951, 951), cell="capped_lstm", tied=True, sum_layers=True, initializers="lamb", forget_bias=1.0),
@@ -284,6 +300,7 @@ CONFIGS = {
         WORD_LANGUAGE_MODEL_650, "pytorch/examples, word_language_model", {1: (None, 75.96)}, 13_280_400
     ),
     "melis_10m": Named(MELIS_10M, "Melis et al. (2018), lamb: ptb_10m_lstm_d1", {1: (61.8, 59.6)}, 9_997_280),
+    "one_hour": Named(ONE_HOUR, "ours: docs/one_hour.md", parameters=6_157_200),
     "awd_lstm": Named(AWD_LSTM, "Merity et al. (2018), salesforce/awd-lstm-lm", {1: (61.2, 58.8)}, 24_221_600),
     "lamb_lstm_24m": Named(LAMB_LSTM_24M, "Melis et al. (2020), lamb: lstm_fm_d2_arms/trial_833"),
     "mogrifier_24m": Named(
