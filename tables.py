@@ -2,6 +2,7 @@
 
 A row is a configuration, or `<configuration>_<precision>` if a precision was asked for. Its records are the folders
 results/<row>-<seed>, with config.json, history.jsonl and result.json, and the averages results/<row>-average.jsonl.
+Trials of settings for `one_hour` are in results/trials/<name>, with config.json and history.jsonl.
 """
 
 import itertools
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Iterator
 
 import reference
 from configs import CONFIGS, Named, published_scores
-from ptb.config import Config
+from ptb.config import Config, differences, from_json, value_text
 from ptb.model.cells import CELLS
 from ptb.runs.storage import reading, write_atomically
 from ptb.runtime.devices import PRECISIONS
@@ -142,6 +143,20 @@ def choices_table(results: pathlib.Path) -> Iterator[str]:
             pairs = [pair for pair in pairs if (pair[0]["precision"] == pair[1]["precision"]) == (row in choices)]
             if pairs:
                 yield f"| `{row}` | `{against}` | {' | '.join(mean_changes(pairs))} | {len(pairs)} |"
+
+
+def trials_table(results: pathlib.Path) -> Iterator[str]:
+    """Yield the lines of the table of trials for `one_hour`: what differs from it, and the validation of each epoch."""
+    yield "| trial | seed | `--set` | valid after each epoch | train | minutes, machine |"
+    yield "|---|---|---|---|---|---|"
+    for path in sorted(results.glob("trials/*/history.jsonl")):
+        (record,), epochs = read_records(path.parent / "config.json"), read_records(path)
+        changes = differences(from_json(record["config"]), CONFIGS["one_hour"].config)
+        settings = " ".join(f"{name}={value_text(value)}" for name, value in changes.items())
+        valid = ", ".join(f"{epoch['valid_perplexity']:.1f}" for epoch in epochs)
+        made = f"{sum(epoch['seconds'] for epoch in epochs) / 60:.0f}, {machines(epochs)}"
+        train = epochs[-1]["train_perplexity"]
+        yield f"| {path.parent.name} | {record['seed']} | {settings} | {valid} | {train:.1f} | {made} |"
 
 
 def mean_changes(pairs: list[tuple[dict, dict]]) -> Iterator[str]:
@@ -301,9 +316,11 @@ def recorded_tests(results: pathlib.Path, row: str, count: int) -> list[float]:
 
 
 TABLES = {"published": headline_table, "table1": table_1, "others": others_table, "choices": choices_table}
+TABLES |= {"trials": trials_table}
 TABLES |= {name: lambda _, make=make: make() for name, make in reference.TABLES.items()}  # these need no records
 PAGES = {
     "README.md": {"published"},
     "docs/results.md": {"table1", "others", "choices"},
+    "docs/one_hour.md": {"trials"},
     "docs/configuration.md": set(reference.TABLES),
 }

@@ -5,6 +5,8 @@ import json
 import pytest
 
 import tables
+from configs import CONFIGS
+from ptb.config import override, to_json
 from ptb.runs.storage import RunError
 
 
@@ -46,6 +48,20 @@ def test_a_row_has_mean_and_deviation_of_its_own_runs(tmp_path):
     assert rows["small, 2 averaged"][:4] == ["100.4 / 96.1", "101.25 / 97.50", "2", "bfloat16, float32"]
     assert rows["small, 5 averaged"][:2] == ["87.9 / 84.1", "not run"]
     assert {len(row) for row in rows.values()} == {8}
+
+
+def test_a_trial_shows_how_it_differs_from_one_hour(tmp_path):
+    folder = tmp_path / "trials" / "wider"
+    folder.mkdir(parents=True)
+    config = override(CONFIGS["one_hour"].config, {"layers": (900,), "optimizer": "SGD"})
+    (folder / "config.json").write_text(json.dumps({"seed": 3, "config": to_json(config)}, indent=2))
+    epoch = {"train_perplexity": 100.0, "seconds": 90.0, "machine": {"cpu": "any avx2", "cores": 1, "gpu": None}}
+    lines = [json.dumps(epoch | {"valid_perplexity": valid}) + "\n" for valid in (150.04, 120.0)]
+    (folder / "history.jsonl").write_text("".join(lines))
+    seed, settings, valid, train, made = rows_of(tables.trials_table(tmp_path))["wider"]
+    assert (seed, valid, train, made) == ("3", "150.0, 120.0", "100.0", "3, 1 core, AVX2")
+    changes = dict(setting.split("=") for setting in settings.split(" "))
+    assert override(CONFIGS["one_hour"].config, changes) == config
 
 
 def test_an_average_names_the_precisions_of_its_own_runs(tmp_path):
