@@ -263,7 +263,7 @@ def define_set(values: flags.FlagValues) -> None:
     flags.DEFINE_multi_string(
         "set",
         [],
-        "Change a field of the configuration: --set learning_rate=0.5 --set model.layers=512,512",
+        "Change a field of the configuration, as in --set learning_rate=0.5 --set model.layers=512,512.",
         flag_values=values,
     )
 
