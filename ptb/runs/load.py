@@ -166,7 +166,7 @@ class TrainedModel:
     def iterate_scores(
         self, sentences: Iterable[str], carry_state: bool = False, ready: Callable[[], bool] = lambda: False
     ) -> Iterator[SentenceScore]:
-        """Yield what `score` returns. Raise DataError for a word with neither an id nor `<unk>`, after the sentences before.
+        """Yield what `score` returns. Raise DataError for a word with neither an id nor `<unk>`, after earlier sentences.
 
         While `ready()` returns that the next sentence is there already, up to `GROUP` are read ahead and scored at once, which
         is many times faster. By default a sentence is scored as it comes.
@@ -310,7 +310,7 @@ class TrainedModel:
         return [np.concatenate(layer) for layer in zip(*windows)]
 
     def encode_prompt(self, prompt: str) -> list[int]:
-        """Return the ids of a prompt, whose last line goes on. Characters without an id are left out if there is no `<unk>`.
+        """Return the ids of a prompt, without a last `<eos>`. Characters without an id are left out if there is no `<unk>`.
 
         Raise DataError if the vocabulary knows none of its tokens, or for a word with neither an id nor `<unk>`.
         """
