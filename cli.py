@@ -205,7 +205,7 @@ class StandardInput:
 
 
 class _CountedLines(io.RawIOBase):
-    """Passes on what a stream has, as it comes, and counts the lines."""
+    """Passes on the bytes of a stream as they come, and counts the lines."""
 
     def __init__(self, stream):
         self.stream, self.lines = stream, 0
@@ -231,7 +231,7 @@ def naming_standard_input() -> Iterator[None]:
 
 
 def printable(text: str) -> str:
-    """Return a text of a model without what would command a terminal: control characters become escapes such as `\\x1b`."""
+    """Return a model's text for a terminal: control characters, which would command it, become escapes such as `\\x1b`."""
     return "".join(c if c in "\n\t" or unicodedata.category(c) != "Cc" else f"\\x{ord(c):02x}" for c in text)
 
 
@@ -263,7 +263,7 @@ def define_set(values: flags.FlagValues) -> None:
     flags.DEFINE_multi_string(
         "set",
         [],
-        "Change a field of the configuration: --set learning_rate=0.5 --set model.layers=512,512",
+        "Change a field of the configuration, as in --set learning_rate=0.5 --set model.layers=512,512.",
         flag_values=values,
     )
 

@@ -44,7 +44,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool("average", False, "Score the mean probabilities of the first run, the first two, … all runs.", **options)
     help = "Write split, word, log probability and rank of every predicted word to this CSV file."
     flags.DEFINE_string("per_token", None, help, **options)
-    help = "Score valid and test by a method whose settings are chosen on valid: docs/ladder.md."
+    help = "Score valid and test by a method whose settings are chosen on valid: docs/numbers.md."
     flags.DEFINE_enum("adapt", None, METHODS, help, **options)
     help = (
         "Score the sentences on standard input, one per line, then print their totals. Each begins after an <eos>; a text, "

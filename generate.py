@@ -30,9 +30,9 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("prompt", "", help, **options)
     help = "A file with the prompt; - is standard input. A new line at its very end does not count."
     flags.DEFINE_string("prompt_file", None, help, **options)
-    flags.DEFINE_bool("interactive", False, "Answer every line of standard input as a prompt, with one start.", **options)
+    flags.DEFINE_bool("interactive", False, "Answer every line of standard input as a prompt, in one process.", **options)
     flags.DEFINE_integer("length", 50, "Words (or characters) to write, sentence ends included.", lower_bound=1, **options)
-    help = f"Stop after this many ends of sentences; --length is {SENTENCE_LENGTH:,} a sentence unless it is given."
+    help = f"Stop after this many ends of sentences; by default after {SENTENCE_LENGTH:,} words each at most."
     flags.DEFINE_integer("sentences", None, help, lower_bound=1, **options)
     flags.DEFINE_integer("num_samples", 1, "Texts to write, one after the other.", lower_bound=1, **options)
     help = "Decides the draws: the same seed writes the same text."

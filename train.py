@@ -66,7 +66,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum("distribute", "none", replicas.STRATEGIES, "Share each batch among devices: docs/scaling.md.", **options)
     flags.DEFINE_float("checkpoint_minutes", 5, "Minutes between checkpoints within an epoch.", lower_bound=0, **options)
     flags.DEFINE_integer("report_every", 0, "Steps between printed lines (0: ten lines an epoch).", lower_bound=0, **options)
-    flags.DEFINE_integer("sample_every", 0, "Steps between texts in TensorBoard (0: none).", lower_bound=0, **options)
+    flags.DEFINE_integer("sample_every", 0, "Steps between sampled texts in TensorBoard (0: none).", lower_bound=0, **options)
     help = "auto: on a terminal a live line instead of the lines within an epoch; plain: always lines."
     flags.DEFINE_enum("progress", "auto", ["auto", "plain"], help, **options)
     help = "Go on with a run although --set changes it, for example --set num_epochs=20. Needs --save_path."

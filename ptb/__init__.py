@@ -1,4 +1,4 @@
-"""Recurrent language models of the Penn Treebank: train, score and sample them.
+"""The library behind the commands: open trained recurrent language models, to score, continue and inspect texts.
 
 `import ptb` does not import TensorFlow; the names below do when they are first used. Nothing here reads a command-line flag.
 """

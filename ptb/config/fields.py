@@ -30,11 +30,11 @@ class Model:
     one_hot_input: bool = False  # the first layer reads one-hot vectors instead of an embedding
     embedding_size: int = 0  # 0: the units of the first layer
     tied: bool = False  # the softmax weights are the embedding (Press & Wolf 2017; Inan et al. 2017)
-    projection: str = "none"  # of the last output to embedding_size: "linear", or "affine" with a bias
+    projection: str = "none"  # of the last output to embedding_size: "none", "linear", or "affine" with a bias
     sum_layers: bool = False  # the last output is the sum of the outputs of all layers
     initializers: str = "uniform"  # one of INITIALIZERS: uniform in ± init_scale, or those of PyTorch or of lamb
-    mogrifier_rounds: int = 5  # of the mogrifier_lstm (Melis et al. 2020)
-    mogrifier_rank: int = 84  # of its matrices; 0: full
+    mogrifier_rounds: int = 5  # mogrifier_lstm: how often x and h gate each other in turns (Melis et al. 2020)
+    mogrifier_rank: int = 84  # mogrifier_lstm: rank of the matrices of these rounds; 0: full
     mixture: int = 0  # number of softmaxes that are mixed (Yang et al. 2018); 0: one softmax
 
     def __post_init__(self):
@@ -82,7 +82,7 @@ class Dropout:
     hidden: float = 0.0  # between recurrent layers
     output: float = 0.0  # after the last recurrent layer
     projected: float = 0.0  # after the projection; with a mixture: after each of its projections
-    state: float = 0.0  # of h on its way to the next time step; one mask per window (Gal & Ghahramani 2016)
+    state: float = 0.0  # of the hidden state h on its way to the next time step; one mask per window (Gal & Ghahramani 2016)
     embedding: float = 0.0  # of rows of the embedding, for the input only; one mask per window
     weights: float = 0.0  # of the recurrent weights (DropConnect, Merity et al. 2018); one mask per window
     locked: bool = False  # input, hidden, output and projected keep one mask per window; otherwise one per time step
@@ -101,8 +101,8 @@ class Dropout:
 class Optimizer:
     """What every optimiser has: a learning rate, and a limit that gradients are clipped to."""
 
-    learning_rate: float = 1.0  # of the first epoch; the schedule changes it
-    clip_norm: float = 5.0  # limit of the global norm: of all gradients as one vector
+    learning_rate: float = 1.0  # rate of the first epoch; the schedule changes it
+    clip_norm: float = 5.0  # limit of the global norm, which is the norm of all gradients as one vector
     clip: str = "norm"  # "norm": scale down to clip_norm; "unit": scale to exactly clip_norm; "element": each element in ± it
 
     def __post_init__(self):
@@ -115,7 +115,7 @@ class Optimizer:
 class SGD(Optimizer):
     """Plain stochastic gradient descent, as in the paper."""
 
-    weight_decay: float = 0.0  # times the weights is added to the clipped gradient, as in torch.optim.SGD
+    weight_decay: float = 0.0  # this times the weights is added to the clipped gradient, as in torch.optim.SGD
 
     def __post_init__(self):
         super().__post_init__()
@@ -177,7 +177,7 @@ class StepDecay(Schedule):
 class Plateau(Schedule):
     """Multiplies the learning rate by `factor` after every `patience_to_decay` validations without a new best."""
 
-    factor: float = 0.25  # of the learning rate at each plateau
+    factor: float = 0.25  # each plateau multiplies the learning rate by this
     patience_to_decay: int = 1  # validations without a new best that make a plateau
 
     def __post_init__(self):
@@ -190,8 +190,8 @@ class Plateau(Schedule):
 class Cosine(Schedule):
     """Linear warm-up over a share of the training, then half a cosine down to `final_factor` times the full rate."""
 
-    warmup: float = 0.0  # share of all steps
-    final_factor: float = 0.0  # of the full rate, at the end
+    warmup: float = 0.0  # share of all steps in which the rate rises from zero
+    final_factor: float = 0.0  # share of the full rate that is left at the end
 
     def __post_init__(self):
         convert_fields(self)
@@ -203,9 +203,9 @@ class Cosine(Schedule):
 class OneCycle(Schedule):
     """Linear from 1 / `start_divisor` of the full rate up to it, back down, then to `final_factor` (Smith 2018)."""
 
-    start_divisor: float = 10.0  # of the full rate, at the start
+    start_divisor: float = 10.0  # the first rate is the full rate divided by this
     rise: float = 0.45  # share of all steps for the way up, and again for the way down
-    final_factor: float = 0.001  # of the full rate, at the end
+    final_factor: float = 0.001  # share of the full rate that is left at the end
 
     def __post_init__(self):
         convert_fields(self)
@@ -254,7 +254,7 @@ class Data:
 
     level: str = "word"  # what a token is: "word", "char", or "symbol" for characters that the text separates by spaces
     lowercase: bool = False  # make all letters small
-    min_count: int = 0  # <unk> replaces what train has less often; 0: docs/data.md
+    min_count: int = 0  # <unk> replaces tokens that train has less often than this; 0: see docs/data.md
     vocab_size: int = 0  # most entries of the vocabulary, <unk> and <eos> included; 0: no limit
     train_fraction: float = 0.9  # share of train in a text that comes as one file
     valid_fraction: float = 0.05  # share of valid; the rest is test
@@ -286,7 +286,7 @@ class Config:
     dropout: Dropout = Dropout()
     optimizer: Optimizer = SGD()
     schedule: Schedule = StepDecay()
-    averaging: str = "none"  # of weights for validation and test: one of AVERAGES
+    averaging: str = "none"  # average of weights for validation and test: one of AVERAGES
     loss: Loss = Loss()
     stopping: Stopping = Stopping()
     data: Data = Data()

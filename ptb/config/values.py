@@ -66,7 +66,7 @@ def check_choice(part: Any, name: str, choices: tuple[str, ...]) -> None:
 
 
 def check_range(part: Any, least: float, most: float, *names: str, above: bool = False, below: bool = False) -> None:
-    """Raises ConfigError unless the fields are finite and from `least` (or above it) to `most` (or below it)."""
+    """Raise ConfigError unless the fields are finite and from `least` (or above it) to `most` (or below it)."""
     for name in names:
         value = getattr(part, name)
         inside = (least < value if above else least <= value) and (value < most if below else value <= most)

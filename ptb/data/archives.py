@@ -31,7 +31,7 @@ def is_archive(path: str) -> bool:
 def list_members(path: str, is_text: Callable[[str], bool], is_enough: Callable[[set[str]], bool]) -> Members:
     """Return the plain files of an archive whose paths are those of a text, each with a function that opens it.
 
-    Of a `.tgz`, members after the first that are enough are not read. If the archive has one plain file only, that is
+    A `.tgz` is read up to the member with which the texts are enough. If the archive has only one plain file, that file is
     a text, whatever its name.
 
     Raises DataError if the archive is damaged or too large, or if a text of a split is no plain file in it.

@@ -174,7 +174,7 @@ def _read_source(source: Source, vocabulary: Vocabulary | None, reading: Reading
 
 
 def _number(texts: Sequence[Text], token_ids: TokenIds, vocabulary: Vocabulary | None, reading: Reading):
-    """Return the provisional ids of one text, int32 `[N]`, of its lines the end in characters and tokens, and the reading."""
+    """Return the provisional ids of one text, int32 `[N]`, the end of each line in characters and tokens, and the reading."""
     pieces, reading = recognize_symbols(read_pieces(texts), reading, name_of(texts))
     ids, line_ends, length = array("i"), array("q"), 0
     for piece in reading.tokenize(pieces, vocabulary, name_of(texts)):

@@ -1,4 +1,4 @@
-"""Samples text from a model word by word: the distribution of the next word, how it is narrowed, and draws from it."""
+"""Sample text from a model word by word: the distribution of the next word, how it is narrowed, and draws from it."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 

@@ -79,7 +79,7 @@ def _batches(items: Iterable[tuple[bytes, np.ndarray]]) -> Iterator[list[tuple[b
 
 @dataclass
 class Totals:
-    """What SRILM's `ngram -ppl` prints of a text. `words` include the OOVs, but not the ends of sentences."""
+    """The totals that SRILM's `ngram -ppl` prints for a text. `words` include the OOVs, but not the ends of sentences."""
 
     sentences: int = 0
     words: int = 0

@@ -1,4 +1,4 @@
-"""Tables of where a model loses: by frequency, place and length, word by word, and how far to trust its confidence.
+"""Tables of the words that cost a model most: by frequency, place and length, word by word; and how calibrated it is.
 
 Everything here is NumPy on the scores of one text. Perplexities are those of the tokens in a row: exp of their mean loss.
 """

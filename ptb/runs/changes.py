@@ -30,7 +30,7 @@ class Change(NamedTuple):
 
 
 def find_changes(before: dict[str, Any], now: dict[str, Any]) -> list[Change]:
-    """Return in what two flat records differ."""
+    """Return the fields in which two flat records differ."""
     names = sorted({*before, *now})
     return [Change(name, before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name)]
 

@@ -55,7 +55,7 @@ class CheckpointStore:
         return sorted(path for path in files if re.fullmatch(r"checkpoint-\d{9}\.npz", path.name))
 
     def save(self, step: int, arrays: dict, record: dict, epoch_step: int = 0) -> None:
-        """Write a checkpoint atomically, then deletes older ones.
+        """Write a checkpoint atomically, then delete older ones.
 
         Keeps the last two; the one of `epoch_step`, to which a rewind returns; and for each of these the one of its
         `best_step`, which has the weights of the best validation. Damaged ones do not count and are deleted.

@@ -5,12 +5,12 @@
     checkpoint-<step>.npz    everything the run has learnt: the last two, the one of the start of the epoch, and the one with
                              the best validation
     history.jsonl            one line per epoch
-    events…, train/, valid/  the same and more, as curves for TensorBoard
+    events…                  the same and more, as curves for TensorBoard; older versions: also in train/ and valid/
     result.json              the final score; result-<step>.json if the run went on after that
     lock                     the process that trains here, or did last
 
-A resumed run rewrites whatever else changes during training from the newest checkpoint, so no crash can leave files that
-contradict each other.
+A resumed run writes every other file that changes during training again, from the newest checkpoint. So no crash can leave
+files that contradict each other.
 """
 
 import contextlib

@@ -55,7 +55,7 @@ def load(
 class TrainedModel:
     """The model of a run, with its best weights or its last.
 
-    The last ones are the best if there was no validation, or if an older version trained the run and kept no best.
+    The last ones stand for the best if there was no validation, or if an older version trained the run and kept no best.
     `config`, `vocabulary` and `record` (the content of config.json) are read at once, `model` (a Keras model) when it is first
     used. Texts begin after an `<eos>`, with a state of zeros.
     """
@@ -115,7 +115,7 @@ class TrainedModel:
         return weights
 
     def take_over(self, other: "TrainedModel | None") -> None:
-        """Use the model and compiled functions of another run, which must not be used after, if the two runs are alike.
+        """If the two runs are alike, use the model and compiled functions of the other, which must not be used afterwards.
 
         TensorFlow never frees compiled functions, so scoring many runs in one process needs this.
         """
@@ -166,7 +166,7 @@ class TrainedModel:
     def iterate_scores(
         self, sentences: Iterable[str], carry_state: bool = False, ready: Callable[[], bool] = lambda: False
     ) -> Iterator[SentenceScore]:
-        """Yield what `score` returns. Raise DataError for a word with neither an id nor `<unk>`, after the sentences before.
+        """Yield what `score` returns. Raise DataError for a word with neither an id nor `<unk>`, after earlier sentences.
 
         While `ready()` returns that the next sentence is there already, up to `GROUP` are read ahead and scored at once, which
         is many times faster. By default a sentence is scored as it comes.
@@ -298,11 +298,11 @@ class TrainedModel:
         return (model.recurrent_layers[0].kernel if model.embedding is None else model.embedding).numpy()
 
     def states(self, sentence: str) -> list[np.ndarray]:
-        """Return the hidden states of every layer after `<eos>` and after each token, a `[1 + tokens, units]` array a layer."""
+        """Return the hidden states of every layer after `<eos>` and after each token, `[1 + tokens, units]` per layer."""
         return self.states_of(self.vocabulary.encode([EOS, *self.tokenize([sentence])][:-1]))
 
     def states_of(self, ids: np.ndarray) -> list[np.ndarray]:
-        """Return the hidden states of every layer after each id of a text, `[len(ids), units]` a layer."""
+        """Return the hidden states of every layer after each id of a text, `[len(ids), units]` per layer."""
         state, windows = self.model.initial_state(1), []
         for start in range(0, len(ids), PROMPT_WINDOW):
             outputs, state = self.compiled(_make_outputs_step)(ids[np.newaxis, start : start + PROMPT_WINDOW], state)
@@ -310,7 +310,7 @@ class TrainedModel:
         return [np.concatenate(layer) for layer in zip(*windows)]
 
     def encode_prompt(self, prompt: str) -> list[int]:
-        """Return the ids of a prompt, whose last line goes on. Characters without an id are left out if there is no `<unk>`.
+        """Return the ids of a prompt, without a last `<eos>`. Characters without an id are left out if there is no `<unk>`.
 
         Raise DataError if the vocabulary knows none of its tokens, or for a word with neither an id nor `<unk>`.
         """

@@ -20,7 +20,7 @@ def to_torch(layers):
 
 
 def from_torch(state_dict):
-    """Return the weights for `set_weights` of each layer, the two biases added up; else the inverse of `to_torch`.
+    """Return the weights for `set_weights` of each layer: the inverse of `to_torch`, with the two biases added up.
 
     Without biases (`bias=False`) they are zero. ValueError for what only PyTorch has, layers in both directions or with a
     projection, and for what is not the `state_dict` of an LSTM alone.

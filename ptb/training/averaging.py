@@ -10,11 +10,11 @@ NT_ASGD_PATIENCE = 5  # "nonmono" of AWD-LSTM
 class WeightAverages:
     """Running means of all trained weights.
 
-    "two_tailed" (Melis 2022, "Two-Tailed Averaging"): a short and a long average both take every iterate. At each validation,
-    if the short one is at least as good, it replaces the long one and starts again. There is nothing to tune.
+    "two_tailed" (Melis 2022, "Two-Tailed Averaging"): a short and a long average both include the weights after every step. At
+    each validation, if the short one is at least as good, it replaces the long one and starts again. There is nothing to tune.
 
     "nt_asgd" (Merity et al. 2018): one average, which starts once a validation is worse than the best of all but the last five,
-    and takes every iterate from then on.
+    and includes the weights after every step from then on.
 
     The means and their counts are variables, so a checkpoint can hold them.
     """

@@ -1,4 +1,4 @@
-"""Compares the gradient of a model's loss with central differences: slow, and independent of how the gradient is derived."""
+"""Compare the gradient of a model's loss with central differences: slow, and independent of how the gradient is derived."""
 
 import dataclasses
 

@@ -68,7 +68,7 @@ class TrainState:
         self._clock = time.monotonic()
 
     def read_clock(self) -> float:
-        """Add the time since the clock was started or read to the seconds of this epoch, and returns these."""
+        """Add the time since the clock was started or read to the seconds of this epoch, and return them."""
         now = time.monotonic()
         self.seconds, self._clock = self.seconds + now - self._clock, now
         return self.seconds
@@ -93,8 +93,8 @@ class TrainState:
     def record_validation(self, perplexity: float, weights=None):
         """Record the result of a validation, and whether it is the best so far.
 
-        The checkpoint of this step has the weights. `weights()` returns by name those that were validated, if they are others:
-        averages.
+        The checkpoint of this step has the weights of training. If averages were validated instead, `weights()` returns them by
+        name.
         """
         self.validated, self.valid_perplexity = self.step, perplexity
         self.validations.append(perplexity)
@@ -173,12 +173,12 @@ class TrainState:
         return sums
 
     def check_epoch(self):
-        """Raises Diverged if the training perplexity of the epoch that ends was too large."""
+        """Raise Diverged if the training perplexity of the epoch that ends was too large."""
         sums = self.sums.read()
         self._check_perplexity(perplexity(sums.loss, sums.tokens), "in this epoch")
 
     def check_validation(self):
-        """Raises Diverged if the perplexity of the last validation was too large, as after a step that spoilt the weights."""
+        """Raise Diverged if the perplexity of the last validation was too large, as after a step that spoilt the weights."""
         self._check_perplexity(self.valid_perplexity, "of the validation text")
 
     def _check_perplexity(self, reached, place):

@@ -1,6 +1,6 @@
 """Formats that hold a computation: Keras, SavedModel, TensorFlow Lite, ONNX.
 
-But for Keras they have the same function, `next_word`: `ids [batch, steps]` and a state give the log probabilities
+All but Keras have the same function, `next_word`: `ids [batch, steps]` and a state give the log probabilities
 `[batch, steps, vocab]` of the word after each id, and the new state. A text begins with `<eos>` and a state of zeros.
 """
 

@@ -1,4 +1,4 @@
-"""The model to export, and the text on which what was written is compared with it."""
+"""The model to export, and the text on which exported files are compared with it."""
 
 import pathlib
 

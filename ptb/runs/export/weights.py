@@ -1,4 +1,4 @@
-"""Formats that hold numbers alone: all weights for safetensors and PyTorch, and word vectors with hidden states."""
+"""Formats that hold only numbers: all weights for safetensors and PyTorch, and word vectors with hidden states."""
 
 import json
 import pathlib
