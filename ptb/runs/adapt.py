@@ -19,8 +19,9 @@ from ptb.runs.load import TrainedModel
 
 METHODS = ("temperature", "mc_dropout", "cache", "dynamic", "dynamic_cache")
 TEMPERATURES = [1.1 - 0.02 * step for step in range(16)]  # 1.10 down to 0.80; multiplies the logits (lamb, training.py)
-RATES = (2e-5, 3e-5, 5e-5, 7e-5, 1e-4, 1.5e-4, 2e-4, 3e-4, 5e-4)  # per 5 tokens
-DECAYS = (1e-3, 2e-3, 3e-3, 5e-3, 1e-2)
+RATES = (2e-5, 3e-5, 5e-5, 7e-5, 1e-4, 1.5e-4, 2e-4, 3e-4, 5e-4, 7e-4, 1e-3)  # per 5 tokens
+DECAYS = (5e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2)
+FIRST = {"learning_rate": 1e-4, "decay": 2e-3}  # where the search for the best of both begins
 CACHE_WEIGHTS, CACHE_FLATNESS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3), (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 DROPOUT_PASSES = 20
 
@@ -63,29 +64,34 @@ class Adapter:
         log_probabilities, features = self._dynamic(ids, settings)
         return log_probabilities if method == "dynamic" else cached_log_probabilities(log_probabilities, features, ids, cache)
 
-    def _best(self, trials: Iterable[dict], score: Callable, report: Callable, known: dict | None = None) -> dict:
-        """Return the settings with the best score; `known` has the perplexities of earlier trials, which are not repeated."""
-        known, results = {} if known is None else known, []
+    def _best(self, trials: Iterable[dict], score: Callable, report: Callable) -> dict:
+        results = []
         for settings in trials:
-            key = tuple(settings.items())
-            if key not in known:
-                known[key] = perplexity_of(score(settings))
-                report({"valid_perplexity": known[key]} | settings)
-            results.append((known[key], settings))
+            results.append((perplexity_of(score(settings)), settings))
+            report({"valid_perplexity": results[-1][0]} | settings)
         return min(results, key=lambda result: result[0])[1]
 
     def _tune_dynamic(self, valid_ids, report):
-        """Return the best rates: the rate with the original's decay first, then the decay, then the rates beside the best."""
+        """Return the best rates: the learning rate, then the decay, then the learning rate again.
 
-        def score(settings):
-            return self._dynamic(valid_ids, settings)[0]
-
+        Each goes to the next value of its grid as long as that is better. No setting is tried twice.
+        """
         known = {}
-        rate = self._best(({"learning_rate": rate, "decay": 2e-3} for rate in RATES), score, report, known)
-        best = self._best((rate | {"decay": decay} for decay in DECAYS), score, report, known)
-        index = RATES.index(best["learning_rate"])
-        beside = RATES[max(0, index - 1) : index + 2]
-        return self._best((best | {"learning_rate": rate} for rate in beside), score, report, known)
+
+        def perplexity(settings):
+            key = settings["learning_rate"], settings["decay"]
+            if key not in known:
+                known[key] = perplexity_of(self._dynamic(valid_ids, settings)[0])
+                report({"valid_perplexity": known[key]} | settings)
+            return known[key]
+
+        best = FIRST
+        for name, grid in (("learning_rate", RATES), ("decay", DECAYS), ("learning_rate", RATES)):
+            for direction in (1, -1):
+                place = grid.index(best[name]) + direction
+                while 0 <= place < len(grid) and perplexity(best | {name: grid[place]}) < perplexity(best):
+                    best, place = best | {name: grid[place]}, place + direction
+        return best
 
     def _tune_cache(self, scored, valid_ids, report):
         grid = ({"weight": w, "flatness": f} for w, f in itertools.product(CACHE_WEIGHTS, CACHE_FLATNESS))

@@ -35,7 +35,7 @@ def small_grids(monkeypatch):
     for name, values in {
         "TEMPERATURES": [1.1, 0.9, 0.7],
         "RATES": (1e-4, 1e-3, 1e-2),
-        "DECAYS": (1e-3, 1e-2),
+        "DECAYS": (1e-3, 2e-3, 1e-2),
         "CACHE_WEIGHTS": (0.02, 0.2),
         "CACHE_FLATNESS": (0.1, 1.0),
     }.items():
@@ -106,9 +106,10 @@ def test_the_settings_are_the_best_of_the_trials_on_valid(adapter, method):
 
 
 def test_the_rates_that_are_tried(adapter, monkeypatch):
-    """All rates with one decay, then all decays, then the rates beside the best, each with what is best so far, each once."""
+    """From the first settings on, each rate goes on while that is better; the other way only if the first was worse."""
     monkeypatch.setattr(adapter, "_dynamic", lambda ids, s: (-np.full(9, abs(s["learning_rate"] - 1e-2) + s["decay"]), None))
     trials = []
     assert adapter.tune("dynamic", VALID, trials.append) == {"learning_rate": 1e-2, "decay": 1e-3}
     tried = [(trial["learning_rate"], trial["decay"]) for trial in trials]
-    assert tried == [(1e-4, 2e-3), (1e-3, 2e-3), (1e-2, 2e-3), (1e-2, 1e-3), (1e-2, 1e-2), (1e-3, 1e-3)]
+    assert sorted(tried[:2]) == [(1e-4, 2e-3), (1e-3, 2e-3)]
+    assert tried[2:] == [(1e-2, 2e-3), (1e-2, 1e-2), (1e-2, 1e-3), (1e-3, 1e-3)]
