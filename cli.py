@@ -36,7 +36,7 @@ from ptb.runtime.signals import ended_by_ctrl_c, print_line, silence
 
 with ended_by_ctrl_c():  # the imports take seconds
     from ptb.config import FORMER_NAMES, Config, ConfigError, flatten
-    from ptb.data.files import DataError, is_encoding, iterate_text
+    from ptb.data.files import DataError, is_encoding, iterate_lines
     from ptb.runs.folder import RunError
     from ptb.runs.load import CHECKPOINTS, TrainedModel
     from ptb.runtime.devices import OUT_OF_MEMORY, PRECISIONS, RNN_MODES, DeviceError
@@ -195,7 +195,7 @@ class StandardInput:
         self._source, self._taken = _CountedLines(sys.stdin.buffer), 0
 
     def __iter__(self) -> Iterator[str]:
-        for line in iterate_text(io.BufferedReader(self._source), "standard input", self._encoding):
+        for line in iterate_lines(io.BufferedReader(self._source), "standard input", self._encoding):
             self._taken += 1
             yield line
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import NamedTuple
 
 from ptb.data.archives import is_archive, list_members
-from ptb.data.files import LARGE_BYTES, MAX_LINE, SPLITS, DataError, compression_of, iterate_pieces, read_file, without_mark
+from ptb.data.files import LARGE_BYTES, MAX_LINE, SPLITS, DataError, compression_of, iterate_pieces, read_file
 
 PREFERRED = (("ptb.", ".txt"), ("", ".txt"))  # what stands before and after the name of a split; else there may be one set only
 SYNONYMS = {"training": "train", "validation": "valid", "val": "valid", "dev": "valid"}
@@ -210,4 +210,4 @@ def _text_of_file(path: str, encoding: str) -> Text:
 
 def _read_member(opener, path: str, member: str, encoding: str) -> Iterator[str]:
     with opener() as stream:
-        yield from without_mark(iterate_pieces(stream, f"{path}:{posixpath.basename(member)}", encoding, LARGE_BYTES))
+        yield from iterate_pieces(stream, f"{path}:{posixpath.basename(member)}", encoding, LARGE_BYTES)

@@ -123,6 +123,13 @@ def test_a_text_of_few_lines_is_cut_between_tokens(tmp_path, monkeypatch, level,
     assert tokens == [token for line in text.split("\n") for token in (*split_line(line, level), EOS)]
 
 
+def test_a_byte_order_mark_does_not_end_a_long_first_line(tmp_path, monkeypatch):
+    for module in ("files", "sources", "vocabulary"):
+        monkeypatch.setattr(f"ptb.data.{module}.MAX_LINE", 7)
+    path = write_files(tmp_path, {"text": "\ufeff" + "the cat " * 9}) / "text"
+    assert read_tokens(path, Vocabulary((EOS, "the", "cat"))).tolist() == [1, 2] * 9 + [0]
+
+
 @pytest.mark.parametrize("level", ["word", "char"])
 def test_an_endless_line_does_not_fill_the_memory(tmp_path, monkeypatch, level):
     for module in ("files", "sources", "vocabulary"):
