@@ -17,7 +17,9 @@ from ptb.data.files import LARGE_BYTES, MAX_LINE, SPLITS, DataError, compression
 
 PREFERRED = (("ptb.", ".txt"), ("", ".txt"))  # what stands before and after the name of a split; else there may be one set only
 SYNONYMS = {"training": "train", "validation": "valid", "val": "valid", "dev": "valid"}
-SPLIT_NAME = re.compile(rf"(?P<before>.*[._-]|)(?P<split>{'|'.join([*SPLITS, *SYNONYMS])})(?P<after>[._-].*|)", re.IGNORECASE)
+SPLIT_NAME = re.compile(
+    rf"(?!\.)(?P<before>.*[._-]|)(?P<split>{'|'.join([*SPLITS, *SYNONYMS])})(?P<after>[._-].*|)", re.IGNORECASE
+)
 SPLIT_ENDINGS = ("", ".txt", ".text", ".tokens", ".raw")  # of names like wiki.train.tokens
 NAMED = "ptb.train.txt, ptb.valid.txt, ptb.test.txt (or train.txt, valid.txt, test.txt; or others like wiki.train.tokens)"
 
@@ -56,7 +58,11 @@ def find_source(path: str | os.PathLike, encoding: str = "utf-8") -> Source:
     if is_archive(path):
         return _of_archive(path, encoding)
     files = _list_files(path)
-    chosen = _choose({os.path.basename(file): file for file in files}, path) if len(files) > 1 else None
+    names = [os.path.basename(file) for file in files]
+    chosen = _choose(dict(zip(names, files)), path) if len(files) > 1 else None
+    for name in map(os.path.basename, chosen or ()):
+        if names.count(name) > 1:
+            raise DataError(f"{path}: names more than one {name}; pass the paths of three files with commas between")
     return Source(tuple(_text_of_file(file, encoding) for file in chosen or files), bool(chosen))
 
 
@@ -104,7 +110,10 @@ def _list_files(path: str) -> list[str]:
 def _of_folder(folder: str, encoding: str) -> Source:
     parents = [parent for parent in (folder, os.path.join(folder, "data")) if os.path.isdir(parent)]
     try:
-        listings = [{name: os.path.join(parent, name) for name in sorted(os.listdir(parent))} for parent in parents]
+        listings = [
+            {name: file for name in sorted(os.listdir(parent)) if not os.path.isdir(file := os.path.join(parent, name))}
+            for parent in parents
+        ]
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror}); check its permissions") from None
     for files in listings:
@@ -112,7 +121,7 @@ def _of_folder(folder: str, encoding: str) -> Source:
             return Source(tuple(_text_of_file(file, encoding) for file in _choose(files, folder)), True)
     for files in listings:
         _choose(files, folder)  # raises if some splits are missing
-        documents = [file for name, file in files.items() if _is_document(name) and os.path.isfile(file)]
+        documents = [file for name, file in files.items() if _is_document(name)]
         if documents:
             return Source(tuple(_text_of_file(file, encoding) for file in documents), False)
     raise DataError(
@@ -154,12 +163,11 @@ def _by_folder(members: Iterable[str]) -> dict[str, dict[str, str]]:
 
 
 def _split_of(name: str) -> tuple[str, tuple[str, str]] | None:
-    """Return which split a file name says and the parts of the name around it; None if it says none."""
-    match = SPLIT_NAME.fullmatch(name.removesuffix(compression_of(name)))
-    if not match or "".join(match["after"].rpartition(".")[1:]) not in (*SPLIT_ENDINGS, match["after"].replace(".", "")):
+    """Return the word for a split in a file name and the parts of the name around it; None if there is none."""
+    match = SPLIT_NAME.fullmatch(name[: len(name) - len(compression_of(name))])
+    if not match or os.path.splitext(f"name{match['after']}")[1].lower() not in SPLIT_ENDINGS:
         return None
-    split = match["split"].lower()
-    return SYNONYMS.get(split, split), (match["before"], match["after"])
+    return match["split"].lower(), (match["before"], match["after"])
 
 
 def _is_document(name: str) -> bool:
@@ -167,12 +175,14 @@ def _is_document(name: str) -> bool:
 
 
 def _sets_of(files: Iterable[str]) -> dict[tuple[str, str], dict[str, str]]:
-    """Return the file names that say a split, by what stands around it and by split; a plain file before a compressed one."""
+    """Return the file names that say a split, by what stands around it and by split.
+
+    The split's own name comes before a synonym, and a plain file before a compressed one.
+    """
+    found = [(*said, name) for name in files if (said := _split_of(name))]
     sets: dict[tuple[str, str], dict[str, str]] = {}
-    for name in sorted(files, key=lambda name: (compression_of(name) != "", name)):
-        if found := _split_of(name):
-            split, around = found
-            sets.setdefault(around, {}).setdefault(split, name)
+    for word, around, name in sorted(found, key=lambda item: (item[0] in SYNONYMS, compression_of(item[2]) != "", item[2])):
+        sets.setdefault(around, {}).setdefault(SYNONYMS.get(word, word), name)
     return sets
 
 

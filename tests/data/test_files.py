@@ -60,7 +60,7 @@ def test_a_line_may_be_as_long_as_the_bound():
         ({}, "", "ptb.train.txt"),
         ({"ptb.train.txt": TRAIN, "ptb.valid.txt": VALID}, "", "ptb.train.txt"),
         ({"ptb.train.txt": TRAIN, "valid.txt": VALID, "test.txt": TEST}, "", "ptb.train.txt"),
-        ({"train.txt": TRAIN, "valid.txt": VALID, "test.txt/file": ""}, "", "test.txt: "),
+        ({"train.txt": TRAIN, "valid.txt": VALID, "test.txt/file": ""}, "", "add test.txt"),
     ],
 )
 def test_bad_paths(tmp_path, present, path, fact):

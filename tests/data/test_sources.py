@@ -179,6 +179,26 @@ def test_other_words_for_valid(tmp_path):
         assert read_corpus(folder).valid.tolist() == [2, 1, 0]
 
 
+def test_names_in_capitals(tmp_path):
+    texts = {name.upper(): text for name, text in RAW.items()}
+    packed = {f"{name}.GZ": gzip.compress(text.encode()) for name, text in texts.items()}
+    for folder in (write_files(tmp_path / "plain", texts), write_files(tmp_path / "packed", packed)):
+        assert [ids.tolist() for ids in read_corpus(folder)[1:]] == [*RAW_IDS]
+
+
+def test_what_is_in_a_folder_beside_the_three_texts(tmp_path):
+    """A text with another word for valid, files that macOS hides, and folders with the name of a split."""
+    beside = {"dev.txt": "no\n", "val.txt": "no\n", "._train.txt": b"\0", "._valid.txt": b"\0", "._test.txt": b"\0"}
+    folder = write_files(tmp_path / "three", RAW | beside | {"train/x": "", "valid/x": "", "test/x": ""})
+    assert [ids.tolist() for ids in read_corpus(folder)[1:]] == [*RAW_IDS]
+    for pattern in ("wiki.{}.tokens", "{}"):
+        folder = write_files(tmp_path / pattern, {pattern.format(split): RAW[f"{split}.txt"] for split in SPLITS})
+        write_files(folder, {f"._{pattern.format(split)}": b"\0" for split in SPLITS})
+        assert [ids.tolist() for ids in read_corpus(folder)[1:]] == [*RAW_IDS]
+    folder = write_files(tmp_path / "documents", {"a.txt": TEXT, "dev/x": "", "test/x": ""})
+    assert is_one_text(folder)
+
+
 def test_the_plain_file_comes_before_its_compressed_copy(tmp_path):
     folder = write_files(tmp_path, RAW | {"valid.txt.gz": gzip.compress(b"the cat\n")})
     assert [ids.tolist() for ids in read_corpus(folder)[1:]] == [*RAW_IDS]
@@ -277,6 +297,12 @@ def test_a_name_with_a_comma_or_a_star_is_a_file_if_there_is_one(tmp_path):
         ({"train.txt": "a", "test.txt": "b"}, "", ["only test.txt, train.txt", "add valid.txt"]),
         ({"train.txt": "a"}, "", ["add valid.txt and test.txt"]),
         ({"notes.md": "a"}, "", ["ptb.train.txt"]),
+        ({f"{folder}/{split}.txt": "a" for folder in "xy" for split in SPLITS}, "?/*.txt", ["more than one train.txt"]),
+        (
+            {f"{split}.txt": "a" for split in SPLITS} | {"x/test.txt": "a"},
+            "{0}/train.txt,{0}/valid.txt,{0}/test.txt,{0}/x/test.txt",
+            ["more than one test.txt"],
+        ),
         (
             {f"{name}.{split}.txt": "a" for name in "xy" for split in SPLITS},
             "",
