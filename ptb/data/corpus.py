@@ -119,8 +119,9 @@ def read_corpus(
 
 
 def read_tokens(path: str | os.PathLike, vocabulary: Vocabulary, level: str = "word", **options) -> np.ndarray:
-    """Read the token ids of one text whole, int32 `[N]`. `path` and `options` are as in `read_corpus`, which also warns so."""
-    reading, source = Reading(level, **options), find_source(path, options.get("encoding", "utf-8"))
+    """Read the token ids of one text whole, int32 `[N]`. `path`, `options` and warnings are those of `read_corpus`."""
+    reading = Reading(level, **options)
+    source = find_source(path, reading.encoding)
     if source.is_split:
         raise DataError(f"{path}: holds train, valid and test; name one of its files, or pass it with --data_path")
     require_eos(vocabulary, name_of(source.texts))
