@@ -94,7 +94,7 @@ def _compile(model, score_features, jit_compile):
 
 
 def score_windows(step: Callable, model, windows: Iterable) -> np.ndarray:
-    """Run a step over all windows and carries the state on. Returns its results per target, `[batch, total steps]`."""
+    """Run a step over all windows and carry the state on. Return its results per target, `[batch, total steps]`."""
     state, results = None, []
     for inputs, targets in windows:
         state = state or model.initial_state(len(inputs))
