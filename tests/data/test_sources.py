@@ -94,6 +94,12 @@ def test_characters_separated_by_spaces_are_the_characters_of_the_plain_text(tmp
     assert "separated by spaces" not in caplog.text
 
 
+def test_all_three_texts_are_read_as_train_is(tmp_path):
+    """A text like `a b a b` has the spaces that train, a plain text, has too."""
+    folder = write_files(tmp_path, {"train.txt": "a b\n", "valid.txt": "a b " * 20 + "\n", "test.txt": "a\n"})
+    assert texts_of(read_corpus(folder, level="char"))[1] == [*"a_b_" * 20, EOS]
+
+
 def test_character_ptb_has_the_corpus_of_ptb_as_characters(ptb_path, tmp_path):
     lines = {split: pathlib.Path(ptb_path, f"ptb.{split}.txt").read_text().splitlines()[:300] for split in SPLITS}
     write_files(tmp_path, {f"ptb.char.{split}.txt": spaced("\n".join(lines[split])) for split in SPLITS})
