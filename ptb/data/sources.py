@@ -44,7 +44,8 @@ class Source(NamedTuple):
     def is_large(self) -> bool:
         """Whether the splits are plain files and one of them exceeds `LARGE_BYTES`."""
         paths = [text.path for text in self.texts]
-        return self.is_split and all(paths) and any(os.path.getsize(path) > LARGE_BYTES for path in paths)
+        existing = filter(os.path.isfile, paths) if self.is_split and all(paths) else ()
+        return any(os.path.getsize(path) > LARGE_BYTES for path in existing)
 
 
 def find_source(path: str | os.PathLike, encoding: str = "utf-8") -> Source:

@@ -11,7 +11,7 @@ import pytest
 
 from helpers.texts import raises_one_line, tar_members, tgz, write_files, zipped
 from ptb.data import files
-from ptb.data.corpus import build_corpus, is_one_text, read_corpus, read_tokens
+from ptb.data.corpus import build_corpus, is_one_text, load_corpus, read_corpus, read_tokens
 from ptb.data.files import SPLITS, DataError
 from ptb.data.vocabulary import EOS, UNK, Vocabulary, split_line
 
@@ -323,6 +323,12 @@ def test_bad_folders(tmp_path, present, path, facts):
     folder = write_files(tmp_path, present)
     with raises_one_line(DataError, *facts):
         read_corpus(path.format(folder) if "{" in path else folder / path)
+
+
+def test_one_of_three_files_is_missing(tmp_path):
+    folder = write_files(tmp_path, {"train.txt": "a\n", "test.txt": "a\n"})
+    with raises_one_line(DataError, f"{folder}/valid.txt: ", "No such file"):
+        load_corpus(",".join(f"{folder}/{split}.txt" for split in SPLITS))
 
 
 def test_three_texts_are_not_read_as_one(tmp_path):
