@@ -117,14 +117,10 @@ def _of_folder(folder: str, encoding: str) -> Source:
         ]
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror}); check its permissions") from None
-    for files in listings:
-        if _find_splits(files):
-            return Source(tuple(_text_of_file(file, encoding) for file in _choose(files, folder)), True)
-    for files in listings:
-        _choose(files, folder)  # raises if some splits are missing
-        documents = [file for name, file in files.items() if _is_document(name)]
-        if documents:
-            return Source(tuple(_text_of_file(file, encoding) for file in documents), False)
+    chosen = _choose_among(listings, folder)
+    documents = ([file for name, file in files.items() if _is_document(name)] for files in listings)
+    if files := chosen or next(filter(None, documents), None):
+        return Source(tuple(_text_of_file(file, encoding) for file in files), bool(chosen))
     raise DataError(
         f"{folder}: does not hold {NAMED} or .txt documents, nor does its data/; pass a folder that does, or a file"
     )
@@ -143,14 +139,9 @@ def _of_archive(path: str, encoding: str) -> Source:
         member: Text(f"{path}:{posixpath.basename(member)}", partial(_read_member, opener, path, member, encoding))
         for member, opener in members.items()
     }
-    folders = _by_folder(members)
-    for files in folders.values():
-        if _find_splits(files):
-            return Source(tuple(texts[member] for member in _choose(files, path)), True)
-    for files in folders.values():
-        _choose(files, path)
+    chosen = _choose_among(_by_folder(members).values(), path)
     if texts:
-        return Source(tuple(texts[member] for member in sorted(texts)), False)
+        return Source(tuple(texts[member] for member in chosen or sorted(texts)), bool(chosen))
     raise DataError(f"{path}: does not hold {NAMED} in one folder, or documents in .txt; pack them so, or pass a folder")
 
 
@@ -190,6 +181,12 @@ def _sets_of(files: Iterable[str]) -> dict[tuple[str, str], dict[str, str]]:
 def _find_splits(files: Iterable[str]) -> dict[tuple[str, str], dict[str, str]]:
     """Return the sets of file names in which all of train, valid and test are."""
     return {around: names for around, names in _sets_of(files).items() if names.keys() == {*SPLITS}}
+
+
+def _choose_among(folders: Iterable[Mapping[str, str]], path: str) -> list[str] | None:
+    """Return what `_choose` does, from the first of several folders that has all of train, valid and test."""
+    folders = sorted(folders, key=lambda files: not _find_splits(files))
+    return next(filter(None, (_choose(files, path) for files in folders)), None)
 
 
 def _choose(files: Mapping[str, str], path: str) -> list[str] | None:

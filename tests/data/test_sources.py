@@ -302,6 +302,7 @@ def test_a_name_with_a_comma_or_a_star_is_a_file_if_there_is_one(tmp_path):
     [
         ({"train.txt": "a", "test.txt": "b"}, "", ["only test.txt, train.txt", "add valid.txt"]),
         ({"train.txt": "a"}, "", ["add valid.txt and test.txt"]),
+        ({"README.txt": "a", "data/train.txt": "a", "data/test.txt": "b"}, "", ["add valid.txt"]),
         ({"notes.md": "a"}, "", ["ptb.train.txt"]),
         ({f"{folder}/{split}.txt": "a" for folder in "xy" for split in SPLITS}, "?/*.txt", ["more than one train.txt"]),
         (
