@@ -36,7 +36,7 @@ from ptb.runtime.signals import ended_by_ctrl_c, print_line, silence
 
 with ended_by_ctrl_c():  # the imports take seconds
     from ptb.config import FORMER_NAMES, Config, ConfigError, flatten
-    from ptb.data.files import DataError, is_encoding, iterate_text
+    from ptb.data.files import DataError, is_encoding, iterate_lines
     from ptb.runs.folder import RunError
     from ptb.runs.load import CHECKPOINTS, TrainedModel
     from ptb.runtime.devices import OUT_OF_MEMORY, PRECISIONS, RNN_MODES, DeviceError
@@ -79,9 +79,6 @@ def run(main: Main, define_flags: Callable[[flags.FlagValues], None], takes_runs
     values = flags.FlagValues()
     flags.DEFINE_bool("debug", False, "Show the whole traceback of an error.", flag_values=values)
     define_flags(values)
-    if {"-h", "--help", "--helpshort"} & set(sys.argv[1:]):
-        print(inspect.cleandoc(main.__globals__["__doc__"] or ""), values.get_help(include_special_flags=False), sep="\n")
-        sys.exit()
     if hasattr(sys.stdout, "reconfigure"):  # a notebook's stream has no such method
         sys.stdout.reconfigure(errors="backslashreplace")  # escape characters that the terminal cannot show
     with _log_to_stderr(), _restored_signals():
@@ -91,8 +88,12 @@ def run(main: Main, define_flags: Callable[[flags.FlagValues], None], takes_runs
 def _call(main: Main, values: flags.FlagValues, takes_runs: bool) -> int | None:
     """Return the exit code of a command; errors that the user can cause are printed."""
     try:
-        arguments = _parse(values, takes_runs)
-        code = main(values, arguments) if takes_runs else main(values)
+        if {"-h", "--help", "--helpshort"} & set(sys.argv[1:]):
+            print(inspect.cleandoc(main.__globals__["__doc__"] or ""), values.get_help(include_special_flags=False), sep="\n")
+            code = None
+        else:
+            arguments = _parse(values, takes_runs)
+            code = main(values, arguments) if takes_runs else main(values)
         if sys.stdout:
             sys.stdout.flush()  # here, because a full disk or a closed pipe may show only now
         return code
@@ -104,7 +105,7 @@ def _call(main: Main, values: flags.FlagValues, takes_runs: bool) -> int | None:
         if isinstance(error, BrokenPipeError) and not error.filename:  # `| head` has read enough: not an error
             silence(sys.stdout)
             return 128 + signal.SIGPIPE
-        if values.debug:
+        if values["debug"].value:  # also if the flags were not parsed
             raise
         return _fail(_describe(error), FAILED)
 
@@ -195,7 +196,7 @@ class StandardInput:
         self._source, self._taken = _CountedLines(sys.stdin.buffer), 0
 
     def __iter__(self) -> Iterator[str]:
-        for line in iterate_text(io.BufferedReader(self._source), "standard input", self._encoding):
+        for line in iterate_lines(io.BufferedReader(self._source), "standard input", self._encoding):
             self._taken += 1
             yield line
 

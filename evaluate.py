@@ -14,14 +14,13 @@ import json
 import logging
 import math
 import os
-import pathlib
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 from absl import flags
 
 import cli
-from ptb.data.corpus import is_one_text, load_corpus, read_tokens
+from ptb.data.corpus import is_one_text, load_corpus
 from ptb.data.files import SPLITS, DataError
 from ptb.data.vocabulary import UNK
 from ptb.evaluation.nbest import parse_nbest, rank_again
@@ -182,12 +181,11 @@ def load_texts(
     lm: TrainedModel, data_path: str | None = None, splits: list[str] | None = None, encoding: str | None = None
 ) -> dict[str, np.ndarray]:
     """Return the ids of each text to score, by name: a whole text, or the splits asked for."""
-    path, encoding = data_path or lm.record["data_path"], encoding or lm.record.get("encoding", "utf-8")
-    options = lm.config.data.reading | {"lowercase": lm.lowercase, "encoding": encoding}
     if data_path not in (None, "demo") and not splits and is_one_text(data_path):
-        level, lowercase = lm.config.data.level, lm.lowercase
-        ids = read_tokens(data_path, lm.vocabulary, level, lowercase=lowercase, encoding=encoding)
-        return {pathlib.Path(data_path).name: ids}
+        name = ",".join(os.path.basename(os.path.abspath(part)) for part in data_path.split(","))
+        return {name: lm.read_tokens(data_path, encoding)}
+    path = data_path or lm.record["data_path"]
+    options = lm.config.data.reading | {"lowercase": lm.lowercase, "encoding": encoding or lm.encoding}
     try:
         corpus = load_corpus(path, lm.vocabulary, **options)
     except DataError as error:

@@ -8,6 +8,7 @@ python generate.py runs/small-1 --interactive --top=10                          
 
 import logging
 import math
+import os
 import signal
 import sys
 from collections.abc import Iterable
@@ -64,7 +65,8 @@ def main(values: flags.FlagValues, paths: list[str]) -> None:
     options = {name: values[name].value for name in ("checkpoint", "rnn_mode", "precision", "lowercase")}
     lm = load(paths[0], **options)
     if not values.interactive:
-        answer(lm, values, read_prompt(values.prompt_file, values.encoding) if values.prompt_file else values.prompt)
+        prompt = read_prompt(values.prompt_file, values.encoding, lm.encoding) if values.prompt_file else values.prompt
+        answer(lm, values, prompt)
         return
     for prompt in interactive_prompts(values.encoding):
         try:
@@ -115,11 +117,14 @@ def interactive_prompts(encoding: str | None = None) -> Iterable[str]:
         yield line.rstrip("\r\n")
 
 
-def read_prompt(path: str, encoding: str | None = None) -> str:
-    """Return the text of a prompt file, or of standard input if the path is "-". Raise DataError if it cannot be read."""
+def read_prompt(path: str, encoding: str | None = None, default: str = "utf-8") -> str:
+    """Return the text of a prompt file, or of standard input if the path is "-". Raise DataError if it cannot be read.
+
+    `default` is the encoding of a file if none is given; standard input is UTF-8 then.
+    """
     if path == "-":
         return "".join(cli.StandardInput(encoding)).removesuffix("\n")
-    return "".join(read_file(path, encoding or "utf-8")).removesuffix("\n")
+    return "".join(read_file(os.path.expanduser(path), encoding or default)).removesuffix("\n")
 
 
 def check_flags(values: flags.FlagValues, paths: list[str]) -> None:

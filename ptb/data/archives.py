@@ -11,7 +11,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from typing import BinaryIO
 
 from ptb.data.files import BLOCK, LARGE_BYTES, SPLITS, DataError
@@ -39,6 +38,11 @@ def list_members(path: str, is_text: Callable[[str], bool], is_enough: Callable[
     return _list_zip(path, is_text) if path.lower().endswith(".zip") else _read_tar(path, is_text, is_enough)
 
 
+def _require_few(count: int, path: str) -> None:
+    if count > MAX_MEMBERS:
+        raise DataError(f"{path}: has over {MAX_MEMBERS:,} members; unpack it and pass the folder")
+
+
 def _require_inside(member: str, path: str) -> None:
     folder, name = posixpath.split(member)
     if posixpath.isabs(folder) or ".." in folder.split("/"):
@@ -51,8 +55,7 @@ def _require_inside(member: str, path: str) -> None:
 def _list_zip(path, is_text):
     with _reading(path, "zip archive"), zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
-    if len(infos) > MAX_MEMBERS:
-        raise DataError(f"{path}: has over {MAX_MEMBERS:,} members; unpack it and pass the folder")
+    _require_few(len(infos), path)
     infos = [info for info in infos if info.filename and not info.filename.endswith("/")]
     infos = [info for info in infos if not info.filename.startswith("__MACOSX/")]  # macOS's own, beside each file
     texts = infos if len(infos) == 1 else [info for info in infos if is_text(info.filename)]
@@ -84,7 +87,7 @@ def _zip_opener(path, member):
 
 def _read_tar(path, is_text, is_enough):
     with (
-        _reading(path, "simple-examples.tgz"),
+        _reading(path, "tgz archive"),
         _BoundedGzip(path) as stream,
         tarfile.open(fileobj=stream, mode="r:") as archive,
     ):
@@ -97,7 +100,10 @@ def _read_tar(path, is_text, is_enough):
 def _read_members(archive, path, is_text, is_enough):
     """Read the texts of an archive up to those that are enough, by their paths."""
     texts, others, bytes_left = {}, [], len(SPLITS) * MAX_MEMBER_BYTES
-    for member in islice(archive, MAX_MEMBERS):
+    for count, member in enumerate(archive, 1):
+        _require_few(count, path)
+        if member.isdir():
+            continue
         if not is_text(member.name):
             others.append(member)
             continue

@@ -7,14 +7,14 @@ import hashlib
 import logging
 import os
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from ptb.data import download, grammar, memmap
 from ptb.data.files import SPLITS, DataError
-from ptb.data.sources import Source, Text, find_source, name_of, one_text, read_pieces
+from ptb.data.sources import Source, find_source, name_of, one_text, read_pieces
 from ptb.data.vocabulary import (
     EOS,
     UNK,
@@ -119,14 +119,16 @@ def read_corpus(
 
 
 def read_tokens(path: str | os.PathLike, vocabulary: Vocabulary, level: str = "word", **options) -> np.ndarray:
-    """Read the token ids of one text whole, int32 `[N]`. `path` and `options` are as in `read_corpus`, which also warns so."""
-    reading, source = Reading(level, **options), find_source(path, options.get("encoding", "utf-8"))
+    """Read the token ids of one text whole, int32 `[N]`. `path`, `options` and warnings are those of `read_corpus`."""
+    reading = Reading(level, **options)
+    source = find_source(path, reading.encoding)
     if source.is_split:
         raise DataError(f"{path}: holds train, valid and test; name one of its files, or pass it with --data_path")
-    require_eos(vocabulary, name_of(source.texts))
-    token_ids = TokenIds(vocabulary)
-    ids, _, _ = _number(source.texts, token_ids, vocabulary, reading)
-    return _encode({name_of(source.texts): ids}, token_ids, vocabulary, reading.level)[0]
+    name, token_ids = name_of(source.texts), TokenIds(vocabulary)
+    require_eos(vocabulary, name)
+    pieces, reading = recognize_symbols(read_pieces(source.texts), reading, name)
+    ids, _ = _number(pieces, name, token_ids, vocabulary, reading)
+    return _encode({name: ids}, token_ids, vocabulary, reading.level)[0]
 
 
 def is_one_text(path: str | os.PathLike) -> bool:
@@ -159,13 +161,15 @@ def _read_source(source: Source, vocabulary: Vocabulary | None, reading: Reading
     token_ids = TokenIds(vocabulary)
     if vocabulary is not None:
         require_eos(vocabulary, ", ".join(text.name for text in source.texts))
+    first, others = (source.texts[:1], source.texts[1:]) if source.is_split else (source.texts, ())
+    name = name_of(first)
+    pieces, reading = recognize_symbols(read_pieces(first), reading, name)
+    ids, line_ends = _number(pieces, name, token_ids, vocabulary, reading)
     if source.is_split:
-        splits = {}
-        for text in source.texts:
-            splits[text.name], _, reading = _number([text], token_ids, vocabulary, reading)
+        splits = {name: ids}
+        for text in others:
+            splits[text.name], _ = _number(read_pieces([text]), text.name, token_ids, vocabulary, reading)
     else:
-        name = name_of(source.texts)
-        ids, line_ends, reading = _number(source.texts, token_ids, vocabulary, reading)
         splits = {f"{name} ({split})": part for split, part in zip(SPLITS, _cut(ids, line_ends, fractions, name))}
     _warn_of_same_text(splits)
     if vocabulary is None:
@@ -173,16 +177,15 @@ def _read_source(source: Source, vocabulary: Vocabulary | None, reading: Reading
     return Corpus(vocabulary, *_encode(splits, token_ids, vocabulary, reading.level))
 
 
-def _number(texts: Sequence[Text], token_ids: TokenIds, vocabulary: Vocabulary | None, reading: Reading):
-    """Return the provisional ids of one text, int32 `[N]`, the end of each line in characters and tokens, and the reading."""
-    pieces, reading = recognize_symbols(read_pieces(texts), reading, name_of(texts))
+def _number(pieces: Iterable[str], name: str, token_ids: TokenIds, vocabulary: Vocabulary | None, reading: Reading):
+    """Return the provisional ids of one text, int32 `[N]`, and of each line its end in characters and tokens."""
     ids, line_ends, length = array("i"), array("q"), 0
-    for piece in reading.tokenize(pieces, vocabulary, name_of(texts)):
+    for piece in reading.tokenize(pieces, vocabulary, name):
         ids.extend(map(token_ids.__getitem__, piece.tokens))
         length += piece.length
         if piece.ends_line:
             line_ends.extend((length, len(ids)))
-    return np.frombuffer(ids, np.int32), np.frombuffer(line_ends, np.int64).reshape(-1, 2), reading
+    return np.frombuffer(ids, np.int32), np.frombuffer(line_ends, np.int64).reshape(-1, 2)
 
 
 def _cut(ids: np.ndarray, line_ends: np.ndarray, fractions: tuple[float, float], name: str) -> list[np.ndarray]:

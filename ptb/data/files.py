@@ -10,7 +10,7 @@ import lzma
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
@@ -70,44 +70,36 @@ def unreadable(name: str | os.PathLike, error: Exception) -> DataError:
 
 
 def read_file(path: str, encoding: str = "utf-8") -> Iterator[str]:
-    """Yield the pieces of a text file, without a byte order mark at its start."""
+    """Yield the pieces of a text file."""
     with open_binary(path) as stream:
-        max_bytes = LARGE_BYTES if compression_of(path) else None
-        yield from without_mark(iterate_pieces(stream, path, encoding, max_bytes))
+        yield from iterate_pieces(stream, path, encoding, LARGE_BYTES if compression_of(path) else None)
 
 
-def without_mark(pieces: Iterable[str]) -> Iterator[str]:
-    """Yield the pieces of a text without the byte order mark that some editors put at its start."""
-    for number, piece in enumerate(pieces):
-        if number or piece != "\ufeff":
-            yield piece if number else piece.removeprefix("\ufeff")
-
-
-def iterate_text(stream: BinaryIO, name: str | os.PathLike, encoding: str = "utf-8") -> Iterator[str]:
-    """Yield lines as `iterate_lines`, without a byte order mark at the start."""
-    yield from without_mark(iterate_lines(stream, name, encoding))
-
-
-def iterate_lines(stream: BinaryIO, name: str | os.PathLike, encoding: str = "utf-8") -> Iterator[str]:
-    """Yield the lines of a binary stream, each with its newline.
+def iterate_lines(stream: BinaryIO, name: str | os.PathLike, encoding: str = "utf-8", keep_mark: bool = False) -> Iterator[str]:
+    """Yield the lines of a binary stream, each with its newline. For `keep_mark` see `iterate_pieces`.
 
     Raises DataError as `iterate_pieces`, or if a line has more than `MAX_LINE` characters.
     """
-    for number, line in enumerate(iterate_pieces(stream, name, encoding), 1):
+    for number, line in enumerate(iterate_pieces(stream, name, encoding, keep_mark=keep_mark), 1):
         if len(line) > MAX_LINE:
             raise DataError(f"{name}: line {number} has over {MAX_LINE:,} characters; write one sentence per line")
         yield line
 
 
 def iterate_pieces(
-    stream: BinaryIO, name: str | os.PathLike, encoding: str = "utf-8", max_bytes: int | None = None
+    stream: BinaryIO,
+    name: str | os.PathLike,
+    encoding: str = "utf-8",
+    max_bytes: int | None = None,
+    keep_mark: bool = False,
 ) -> Iterator[str]:
     """Yield the lines of a binary stream, each with its newline, in pieces if they are long. Only "\\n" ends a line.
 
-    A piece of a line that goes on has `MAX_LINE` + 1 characters. Raises DataError, with `name` and the number of the line, if
-    the text is not in this encoding or contains a zero byte; or if it cannot be read, or has more than `max_bytes` bytes.
+    A piece of a line that goes on has `MAX_LINE` + 1 characters. The byte order mark that some editors put at the start of a
+    text is left out, or kept with `keep_mark`. Raises DataError, with `name` and the number of the line, if the text is not in
+    this encoding or contains a zero byte; or if it cannot be read, or has more than `max_bytes` bytes.
     """
-    decoder, rest, line = _make_decoder(encoding), "", 1
+    decoder, rest, line, is_start = _make_decoder(encoding), "", 1, not keep_mark
     for block in _iterate_blocks(stream, name, max_bytes):
         try:
             text = decoder.decode(block, final=not block)
@@ -115,6 +107,8 @@ def iterate_pieces(
             raise _undecodable(name, encoding, line, error) from None
         if "\0" in text:
             raise _binary(name, line, text)
+        if is_start and text:
+            text, is_start = text.removeprefix("\ufeff"), False
         *lines, rest = (rest + text).split("\n")
         for complete in lines:
             yield complete + "\n"

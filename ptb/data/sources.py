@@ -13,11 +13,13 @@ from functools import partial
 from typing import NamedTuple
 
 from ptb.data.archives import is_archive, list_members
-from ptb.data.files import LARGE_BYTES, MAX_LINE, SPLITS, DataError, compression_of, iterate_pieces, read_file, without_mark
+from ptb.data.files import LARGE_BYTES, MAX_LINE, SPLITS, DataError, compression_of, iterate_pieces, read_file
 
 PREFERRED = (("ptb.", ".txt"), ("", ".txt"))  # what stands before and after the name of a split; else there may be one set only
 SYNONYMS = {"training": "train", "validation": "valid", "val": "valid", "dev": "valid"}
-SPLIT_NAME = re.compile(rf"(?P<before>.*[._-]|)(?P<split>{'|'.join([*SPLITS, *SYNONYMS])})(?P<after>[._-].*|)", re.IGNORECASE)
+SPLIT_NAME = re.compile(
+    rf"(?!\.)(?P<before>.*[._-]|)(?P<split>{'|'.join([*SPLITS, *SYNONYMS])})(?P<after>[._-].*|)", re.IGNORECASE
+)
 SPLIT_ENDINGS = ("", ".txt", ".text", ".tokens", ".raw")  # of names like wiki.train.tokens
 NAMED = "ptb.train.txt, ptb.valid.txt, ptb.test.txt (or train.txt, valid.txt, test.txt; or others like wiki.train.tokens)"
 
@@ -42,7 +44,8 @@ class Source(NamedTuple):
     def is_large(self) -> bool:
         """Whether the splits are plain files and one of them exceeds `LARGE_BYTES`."""
         paths = [text.path for text in self.texts]
-        return self.is_split and all(paths) and any(os.path.getsize(path) > LARGE_BYTES for path in paths)
+        existing = filter(os.path.isfile, paths) if self.is_split and all(paths) else ()
+        return any(os.path.getsize(path) > LARGE_BYTES for path in existing)
 
 
 def find_source(path: str | os.PathLike, encoding: str = "utf-8") -> Source:
@@ -56,7 +59,11 @@ def find_source(path: str | os.PathLike, encoding: str = "utf-8") -> Source:
     if is_archive(path):
         return _of_archive(path, encoding)
     files = _list_files(path)
-    chosen = _choose({os.path.basename(file): file for file in files}, path) if len(files) > 1 else None
+    names = [os.path.basename(file) for file in files]
+    chosen = _choose(dict(zip(names, files)), path) if len(files) > 1 else None
+    for name in map(os.path.basename, chosen or ()):
+        if names.count(name) > 1:
+            raise DataError(f"{path}: names more than one {name}; pass the paths of three files with commas between")
     return Source(tuple(_text_of_file(file, encoding) for file in chosen or files), bool(chosen))
 
 
@@ -104,17 +111,16 @@ def _list_files(path: str) -> list[str]:
 def _of_folder(folder: str, encoding: str) -> Source:
     parents = [parent for parent in (folder, os.path.join(folder, "data")) if os.path.isdir(parent)]
     try:
-        listings = [{name: os.path.join(parent, name) for name in sorted(os.listdir(parent))} for parent in parents]
+        listings = [
+            {name: file for name in sorted(os.listdir(parent)) if not os.path.isdir(file := os.path.join(parent, name))}
+            for parent in parents
+        ]
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror}); check its permissions") from None
-    for files in listings:
-        if _find_splits(files):
-            return Source(tuple(_text_of_file(file, encoding) for file in _choose(files, folder)), True)
-    for files in listings:
-        _choose(files, folder)  # raises if some splits are missing
-        documents = [file for name, file in files.items() if _is_document(name) and os.path.isfile(file)]
-        if documents:
-            return Source(tuple(_text_of_file(file, encoding) for file in documents), False)
+    chosen = _choose_among(listings, folder)
+    documents = ([file for name, file in files.items() if _is_document(name)] for files in listings)
+    if files := chosen or next(filter(None, documents), None):
+        return Source(tuple(_text_of_file(file, encoding) for file in files), bool(chosen))
     raise DataError(
         f"{folder}: does not hold {NAMED} or .txt documents, nor does its data/; pass a folder that does, or a file"
     )
@@ -133,14 +139,9 @@ def _of_archive(path: str, encoding: str) -> Source:
         member: Text(f"{path}:{posixpath.basename(member)}", partial(_read_member, opener, path, member, encoding))
         for member, opener in members.items()
     }
-    folders = _by_folder(members)
-    for files in folders.values():
-        if _find_splits(files):
-            return Source(tuple(texts[member] for member in _choose(files, path)), True)
-    for files in folders.values():
-        _choose(files, path)
+    chosen = _choose_among(_by_folder(members).values(), path)
     if texts:
-        return Source(tuple(texts[member] for member in sorted(texts)), False)
+        return Source(tuple(texts[member] for member in chosen or sorted(texts)), bool(chosen))
     raise DataError(f"{path}: does not hold {NAMED} in one folder, or documents in .txt; pack them so, or pass a folder")
 
 
@@ -154,12 +155,11 @@ def _by_folder(members: Iterable[str]) -> dict[str, dict[str, str]]:
 
 
 def _split_of(name: str) -> tuple[str, tuple[str, str]] | None:
-    """Return which split a file name says and the parts of the name around it; None if it says none."""
-    match = SPLIT_NAME.fullmatch(name.removesuffix(compression_of(name)))
-    if not match or "".join(match["after"].rpartition(".")[1:]) not in (*SPLIT_ENDINGS, match["after"].replace(".", "")):
+    """Return the word for a split in a file name and the parts of the name around it; None if there is none."""
+    match = SPLIT_NAME.fullmatch(name[: len(name) - len(compression_of(name))])
+    if not match or os.path.splitext(f"name{match['after']}")[1].lower() not in SPLIT_ENDINGS:
         return None
-    split = match["split"].lower()
-    return SYNONYMS.get(split, split), (match["before"], match["after"])
+    return match["split"].lower(), (match["before"], match["after"])
 
 
 def _is_document(name: str) -> bool:
@@ -167,18 +167,26 @@ def _is_document(name: str) -> bool:
 
 
 def _sets_of(files: Iterable[str]) -> dict[tuple[str, str], dict[str, str]]:
-    """Return the file names that say a split, by what stands around it and by split; a plain file before a compressed one."""
+    """Return the file names that say a split, by what stands around it and by split.
+
+    The split's own name comes before a synonym, and a plain file before a compressed one.
+    """
+    found = [(*said, name) for name in files if (said := _split_of(name))]
     sets: dict[tuple[str, str], dict[str, str]] = {}
-    for name in sorted(files, key=lambda name: (compression_of(name) != "", name)):
-        if found := _split_of(name):
-            split, around = found
-            sets.setdefault(around, {}).setdefault(split, name)
+    for word, around, name in sorted(found, key=lambda item: (item[0] in SYNONYMS, compression_of(item[2]) != "", item[2])):
+        sets.setdefault(around, {}).setdefault(SYNONYMS.get(word, word), name)
     return sets
 
 
 def _find_splits(files: Iterable[str]) -> dict[tuple[str, str], dict[str, str]]:
     """Return the sets of file names in which all of train, valid and test are."""
     return {around: names for around, names in _sets_of(files).items() if names.keys() == {*SPLITS}}
+
+
+def _choose_among(folders: Iterable[Mapping[str, str]], path: str) -> list[str] | None:
+    """Return what `_choose` does, from the first of several folders that has all of train, valid and test."""
+    folders = sorted(folders, key=lambda files: not _find_splits(files))
+    return next(filter(None, (_choose(files, path) for files in folders)), None)
 
 
 def _choose(files: Mapping[str, str], path: str) -> list[str] | None:
@@ -210,4 +218,4 @@ def _text_of_file(path: str, encoding: str) -> Text:
 
 def _read_member(opener, path: str, member: str, encoding: str) -> Iterator[str]:
     with opener() as stream:
-        yield from without_mark(iterate_pieces(stream, f"{path}:{posixpath.basename(member)}", encoding, LARGE_BYTES))
+        yield from iterate_pieces(stream, f"{path}:{posixpath.basename(member)}", encoding, LARGE_BYTES)

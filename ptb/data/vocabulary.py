@@ -105,7 +105,7 @@ class Vocabulary:
         Raises DataError if the file is missing, truncated, not UTF-8, or not a vocabulary.
         """
         with open_binary(path) as file:
-            lines = list(iterate_lines(file, path))
+            lines = list(iterate_lines(file, path, keep_mark=True))
         if not lines or not lines[-1].endswith("\n"):
             raise DataError(f"{path}: is empty or truncated, not a saved vocabulary; restore it from a copy, or train again")
         try:

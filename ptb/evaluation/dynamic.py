@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from ptb.data.windows import Windows, windows
+from ptb.data.windows import validation_windows, windows
 
 STATISTICS_BATCH, STATISTICS_STEPS = 100, 5  # of the windows of the training text (dynamiceval.py)
 
@@ -28,7 +28,7 @@ class DynamicSettings(NamedTuple):
         return self._replace(learning_rate=self.learning_rate * share, decay=self.decay * share, num_steps=num_steps)
 
 
-def gradient_statistics(model, train_ids: np.ndarray, max_windows: int | None = None) -> list[np.ndarray]:
+def gradient_statistics(model, train_ids: np.ndarray) -> list[np.ndarray]:
     """Return √(mean g²) of each trained variable over the windows of the training text, g the gradient of the mean loss."""
     variables = [variable.value for variable in model.trainable_variables]
     sums = [tf.Variable(tf.zeros_like(variable)) for variable in variables]
@@ -42,8 +42,8 @@ def gradient_statistics(model, train_ids: np.ndarray, max_windows: int | None = 
             total.assign_add(tf.square(tf.convert_to_tensor(gradient)))
         return state
 
-    state = model.initial_state(STATISTICS_BATCH)
-    train_windows = windows(train_ids, STATISTICS_BATCH, STATISTICS_STEPS)[:max_windows]
+    train_windows = validation_windows(train_ids, STATISTICS_BATCH, STATISTICS_STEPS)  # any text has room
+    state = model.initial_state(len(train_windows.streams))
     for inputs, targets in train_windows:
         state = add_squares(inputs, targets, state)
     return [np.sqrt(total.numpy() / len(train_windows)) for total in sums]
@@ -86,7 +86,7 @@ def make_dynamic_score(model, statistics: Sequence[np.ndarray]) -> Callable:
         rates = [tf.constant(rate, model.dtype) for rate in settings[:3]]
         state, losses, features = model.initial_state(1), [], []
         try:
-            for inputs, targets in _windows_with_rest(ids, settings.num_steps):
+            for inputs, targets in windows(ids, 1, settings.num_steps, drop_remainder=False):
                 loss, raw, state = step(inputs, targets, state, *rates)
                 losses.append(loss.numpy())
                 features.append(raw.numpy())
@@ -96,7 +96,3 @@ def make_dynamic_score(model, statistics: Sequence[np.ndarray]) -> Callable:
         return -np.concatenate(losses), np.concatenate(features)
 
     return score
-
-
-def _windows_with_rest(ids: np.ndarray, num_steps: int) -> Windows:
-    return windows(ids, 1, num_steps, drop_remainder=False)

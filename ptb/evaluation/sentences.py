@@ -66,7 +66,7 @@ class SentenceScorer:
 
 
 def _batches(items: Iterable[tuple[bytes, np.ndarray]]) -> Iterator[list[tuple[bytes, np.ndarray]]]:
-    """Yield lists of at most `BATCH_SIZE` pairs (key, ids), which come by length; the longest ids have twice the shortest's."""
+    """Yield lists of at most `BATCH_SIZE` pairs (key, ids), which come by length; the longest is about twice the shortest."""
     batch = []
     for item in items:
         if batch and (len(batch) == BATCH_SIZE or len(item[1]) > 8 + 2 * len(batch[0][1])):

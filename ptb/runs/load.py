@@ -79,6 +79,7 @@ class TrainedModel:
         self.record, self.config = _read_config(self.run)
         self.vocabulary = Vocabulary.load(self.run.vocabulary_path)
         self.lowercase = lowercase or self.config.data.lowercase
+        self.encoding = self.record.get("encoding", "utf-8")  # of its text; runs of older versions do not say
         self.precision = devices.choose_precision(precision, devices.visible_gpus())
         self.checkpoint, self._rnn_mode = checkpoint, rnn_mode
         self.step = self.last_step = self.best_step = 0  # of the weights in use, the last and the best, once they are read
@@ -150,12 +151,17 @@ class TrainedModel:
         A file is scored as evaluate.py does: its first token is not predicted. A string begins after an `<eos>`.
         """
         if isinstance(text, os.PathLike) or ("\n" not in text and os.path.isfile(os.path.expanduser(text))):
-            ids = read_tokens(text, self.vocabulary, self.config.data.level, lowercase=self.lowercase)
+            ids = self.read_tokens(text)
         else:
             lines = text.removesuffix("\n").split("\n")  # as in a file; str.splitlines ends lines at more characters
             ids = self.vocabulary.encode([EOS, *self.tokenize(lines)])
         log_probabilities = self.log_probabilities(ids)
         return Score(-float(log_probabilities.sum(dtype=np.float64)), log_probabilities.size).perplexity
+
+    def read_tokens(self, path: str | os.PathLike, encoding: str | None = None) -> np.ndarray:
+        """Return the ids of a text file as the run reads one; see `ptb.data.corpus.read_tokens`."""
+        options = {"lowercase": self.lowercase, "encoding": encoding or self.encoding}
+        return read_tokens(path, self.vocabulary, self.config.data.level, **options)
 
     def score(self, sentences: Sequence[str], carry_state: bool = False) -> list[SentenceScore]:
         """Return the `SentenceScore` of each sentence, `<eos>` included; with `carry_state` as lines of one text."""

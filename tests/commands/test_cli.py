@@ -14,6 +14,7 @@ import tensorflow as tf
 from absl import flags
 
 import cli
+import evaluate
 import generate
 import train
 from configs import SMALL, find_config
@@ -217,6 +218,15 @@ def test_help_shows_the_example_and_every_flag(call, flag):
     assert {*defined, "debug"} == set(re.findall(r"^  --(?:\[no\])?(\w+):", out, re.MULTILINE))
 
 
+def test_help_on_a_terminal_that_cannot_show_all_of_it(monkeypatch):
+    stdout = io.TextIOWrapper(io.BytesIO(), "ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", stdout)
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", "--help"])
+    with pytest.raises(SystemExit):
+        cli.run(evaluate.main, evaluate.define_flags, takes_runs=True)
+    assert b"\\u2026" in stdout.buffer.getvalue()
+
+
 def test_flags_that_would_have_no_effect_are_rejected():
     values = flags.FlagValues()
     define_flags(values)
@@ -297,19 +307,17 @@ WRITER = """
 import os, sys
 import cli
 
-def main(values):
-    os.dup2({descriptor}, 1)
-    sys.stdout = open(1, "w", closefd=False)
-    print("text")
-
-cli.run(main, lambda values: None)
+os.dup2({descriptor}, 1)
+sys.stdout = open(1, "w", closefd=False)
+cli.run(lambda values: print("text"), lambda values: None)
 """
 FULL_DISK, CLOSED_PIPE = "os.open('/dev/full', os.O_WRONLY)", "[os.close(read) or write for read, write in [os.pipe()]][0]"
 
 
+@pytest.mark.parametrize("arguments", [(), ("--help",)])
 @pytest.mark.parametrize(("descriptor", "code", "lines"), [(FULL_DISK, 1, 1), (CLOSED_PIPE, 128 + signal.SIGPIPE, 0)])
-def test_standard_output_that_cannot_be_written(descriptor, code, lines, tmp_path):
+def test_standard_output_that_cannot_be_written(descriptor, code, lines, arguments, tmp_path):
     """A reader that closes a pipe has read enough, as in `| head`."""
     (tmp_path / "writer.py").write_text(WRITER.format(descriptor=descriptor))
-    process = processes.run(tmp_path / "writer.py")
+    process = processes.run(tmp_path / "writer.py", *arguments)
     assert (process.returncode, process.stderr.count("\n")) == (code, lines)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import evaluate
+import ptb
 from configs import MEDIUM, SMALL, TEST
 from helpers import in_process, oracle, processes
 from helpers.rejected import assert_rejected, contents
@@ -150,6 +151,14 @@ def test_another_file_is_scored_whole_and_each_word_written(folders, tmp_path):
     for position, row in enumerate(rows(per_token), 1):
         others = [log_p(folders[0], [*words[:position], word])[-1] for word in ids]
         assert int(row["rank"]) == 1 + np.count_nonzero(np.array(others) > others[ids[words[position]]])
+
+
+def test_texts_are_named_by_their_files(folders, tmp_path, monkeypatch):
+    write_files(tmp_path, {"a.txt": "the\n", "b.txt": "dogs\n"})
+    monkeypatch.chdir(tmp_path)
+    lm = ptb.load(folders[0])
+    paths = {"a.txt,b.txt": f"{tmp_path}/a.txt,b.txt", "*.txt": f"{tmp_path}/*.txt", tmp_path.name: "."}
+    assert [*paths] == [name for path in paths.values() for name in evaluate.load_texts(lm, path)]
 
 
 def test_the_words_of_all_splits_go_to_one_file(folders, tiny_corpus, tmp_path):

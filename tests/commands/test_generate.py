@@ -109,6 +109,16 @@ def test_a_prompt_from_a_file_or_from_standard_input(run, tmp_path):
     assert_rejected(done, 1, ["nothing"], tmp_path, before)
 
 
+def test_a_prompt_file_has_the_encoding_of_the_training_and_standard_input_has_not(run, tmp_path, monkeypatch):
+    write_run(tmp_path / "run", CONFIG, WORDS, encoding="utf-16")
+    (tmp_path / "prompt.txt").write_text("the dogs", encoding="utf-16")
+    expected = generate(run, "--prompt=the dogs", "--length=9")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for flags in (("--prompt_file=~/prompt.txt",), ("--prompt_file=prompt.txt", "--encoding=utf-16")):
+        assert generate("run", *flags, "--length=9", cwd=tmp_path) == expected
+    assert generate("run", "--prompt_file=-", "--length=9", stdin="the dogs", cwd=tmp_path) == expected
+
+
 def test_texts_of_whole_sentences(run, lm):
     text = generate(run, "--sentences=3", "--seed=7")
     assert text == lm.generate("", 3000, seed=7, sentences=3)

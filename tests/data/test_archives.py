@@ -8,7 +8,7 @@ import tracemalloc
 
 import pytest
 
-from helpers.texts import raises_one_line, write_files, zipped
+from helpers.texts import raises_one_line, tar_members, tgz, write_files, zipped
 from ptb.data import archives
 from ptb.data.corpus import read_corpus
 from ptb.data.files import DataError
@@ -49,10 +49,13 @@ def test_damaged_files(tmp_path, name, content):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_zip_of_many_members(tmp_path, monkeypatch):
+@pytest.mark.parametrize("ending", ["zip", "tgz"])
+def test_documents_beyond_the_number_of_members_are_not_left_out(tmp_path, monkeypatch, ending):
     monkeypatch.setattr(archives, "MAX_MEMBERS", 5)
     for count in (5, 6):
-        path = write_files(tmp_path, {"many.zip": zipped({f"{n}.txt": f"text {n}\n" * 9 for n in range(count)})}) / "many.zip"
+        documents = {f"{n}.txt": f"text {n}\n" * 9 for n in range(count)}
+        content = zipped(documents) if ending == "zip" else tgz(*tar_members(documents))
+        path = write_files(tmp_path, {f"many.{ending}": content}) / f"many.{ending}"
         with raises_one_line(DataError, path, "5 members") if count == 6 else contextlib.nullcontext():
             read_corpus(path)
 

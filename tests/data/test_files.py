@@ -11,8 +11,9 @@ import pytest
 
 from helpers.texts import FILES, TEST, TRAIN, VALID, raises_one_line, tar_member, tar_members, tgz, write_files
 from ptb.data import archives, files
-from ptb.data.corpus import is_one_text, read_corpus
+from ptb.data.corpus import is_one_text, read_corpus, read_tokens
 from ptb.data.files import DataError
+from ptb.data.vocabulary import EOS, Vocabulary
 
 
 @pytest.mark.parametrize(("name", "expected"), [("folder.txt", False), ("text.txt", True), ("absent", True), ("a.tgz", False)])
@@ -59,7 +60,7 @@ def test_a_line_may_be_as_long_as_the_bound():
         ({}, "", "ptb.train.txt"),
         ({"ptb.train.txt": TRAIN, "ptb.valid.txt": VALID}, "", "ptb.train.txt"),
         ({"ptb.train.txt": TRAIN, "valid.txt": VALID, "test.txt": TEST}, "", "ptb.train.txt"),
-        ({"train.txt": TRAIN, "valid.txt": VALID, "test.txt/file": ""}, "", "test.txt: "),
+        ({"train.txt": TRAIN, "valid.txt": VALID, "test.txt/file": ""}, "", "add test.txt"),
     ],
 )
 def test_bad_paths(tmp_path, present, path, fact):
@@ -98,7 +99,7 @@ BAD_ARCHIVES = {
     "symbolic link": (tgz(tar_member("ptb.train.txt", type=tarfile.SYMTYPE, linkname="/etc/passwd")), BLAMES_MEMBER),
     "hard link": (tgz(tar_member("ptb.train.txt", type=tarfile.LNKTYPE, linkname="README")), BLAMES_MEMBER),
     "sparse file": (tgz(tar_member("ptb.train.txt", type=tarfile.GNUTYPE_SPARSE)), BLAMES_MEMBER),
-    "folder": (tgz(tar_member("ptb.train.txt", type=tarfile.DIRTYPE)), BLAMES_MEMBER),
+    "folder": (tgz(tar_member("ptb.train.txt", type=tarfile.DIRTYPE)), "ptb.train.txt"),
     "large text": (
         tgz(tar_member("ptb.train.txt", size=archives.MAX_MEMBER_BYTES + 1)),
         BLAMES_MEMBER,
@@ -107,7 +108,7 @@ BAD_ARCHIVES = {
     "size below zero": (tgz(tar_member("x", size=-(1 << 80)), tar_member("y")), BEYOND_ARCHIVE),
     "size slightly below zero": (
         tgz(tar_member("a", "b" * 600), tar_member("train.txt", size=-513), *tar_members(FILES)),
-        "ptb.train.txt",
+        "10,000 members",
     ),
     "size beyond all bounds": (tgz(tar_member("x", size=1 << 80), tar_member("y")), BEYOND_ARCHIVE),
     "sparse map that is not a number": (
@@ -147,12 +148,18 @@ def test_texts_of_many_folders_are_not_all_kept_in_memory(tmp_path, monkeypatch)
             read_corpus(path)
 
 
+def test_a_folder_in_an_archive_may_have_the_name_of_a_split(tmp_path):
+    path = tmp_path / "books.tgz"
+    path.write_bytes(tgz(tar_member("books/train", type=tarfile.DIRTYPE), tar_member("books/train/a.txt", "the cat\n" * 9)))
+    assert len(read_tokens(path, Vocabulary((EOS, "the", "cat")))) == 27
+
+
 def test_an_archive_is_searched_up_to_a_number_of_members(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "MAX_MEMBERS", 5)
     path = tmp_path / "many.tgz"
     for num_others in (2, 3):
         path.write_bytes(tgz(*[tar_member("x")] * num_others, *tar_members(FILES)))
-        with raises_one_line(DataError, path, "ptb.train.txt") if num_others == 3 else contextlib.nullcontext():
+        with raises_one_line(DataError, path, "5 members") if num_others == 3 else contextlib.nullcontext():
             read_corpus(path)
 
 

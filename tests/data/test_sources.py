@@ -11,7 +11,7 @@ import pytest
 
 from helpers.texts import raises_one_line, tar_members, tgz, write_files, zipped
 from ptb.data import files
-from ptb.data.corpus import build_corpus, is_one_text, read_corpus, read_tokens
+from ptb.data.corpus import build_corpus, is_one_text, load_corpus, read_corpus, read_tokens
 from ptb.data.files import SPLITS, DataError
 from ptb.data.vocabulary import EOS, UNK, Vocabulary, split_line
 
@@ -94,6 +94,12 @@ def test_characters_separated_by_spaces_are_the_characters_of_the_plain_text(tmp
     assert "separated by spaces" not in caplog.text
 
 
+def test_all_three_texts_are_read_as_train_is(tmp_path):
+    """A text like `a b a b` has the spaces that train, a plain text, has too."""
+    folder = write_files(tmp_path, {"train.txt": "a b\n", "valid.txt": "a b " * 20 + "\n", "test.txt": "a\n"})
+    assert texts_of(read_corpus(folder, level="char"))[1] == [*"a_b_" * 20, EOS]
+
+
 def test_character_ptb_has_the_corpus_of_ptb_as_characters(ptb_path, tmp_path):
     lines = {split: pathlib.Path(ptb_path, f"ptb.{split}.txt").read_text().splitlines()[:300] for split in SPLITS}
     write_files(tmp_path, {f"ptb.char.{split}.txt": spaced("\n".join(lines[split])) for split in SPLITS})
@@ -121,6 +127,13 @@ def test_a_text_of_few_lines_is_cut_between_tokens(tmp_path, monkeypatch, level,
     assert tuple(map(len, corpus[1:])) == sizes
     tokens = [token for part in texts_of(corpus) for token in part]
     assert tokens == [token for line in text.split("\n") for token in (*split_line(line, level), EOS)]
+
+
+def test_a_byte_order_mark_does_not_end_a_long_first_line(tmp_path, monkeypatch):
+    for module in ("files", "sources", "vocabulary"):
+        monkeypatch.setattr(f"ptb.data.{module}.MAX_LINE", 7)
+    path = write_files(tmp_path, {"text": "\ufeff" + "the cat " * 9}) / "text"
+    assert read_tokens(path, Vocabulary((EOS, "the", "cat"))).tolist() == [1, 2] * 9 + [0]
 
 
 @pytest.mark.parametrize("level", ["word", "char"])
@@ -170,6 +183,26 @@ def test_other_words_for_valid(tmp_path):
         if word == "VALID":
             folder.joinpath("Train.txt").rename(folder / "TRAIN.txt")
         assert read_corpus(folder).valid.tolist() == [2, 1, 0]
+
+
+def test_names_in_capitals(tmp_path):
+    texts = {name.upper(): text for name, text in RAW.items()}
+    packed = {f"{name}.GZ": gzip.compress(text.encode()) for name, text in texts.items()}
+    for folder in (write_files(tmp_path / "plain", texts), write_files(tmp_path / "packed", packed)):
+        assert [ids.tolist() for ids in read_corpus(folder)[1:]] == [*RAW_IDS]
+
+
+def test_what_is_in_a_folder_beside_the_three_texts(tmp_path):
+    """A text with another word for valid, files that macOS hides, and folders with the name of a split."""
+    beside = {"dev.txt": "no\n", "val.txt": "no\n", "._train.txt": b"\0", "._valid.txt": b"\0", "._test.txt": b"\0"}
+    folder = write_files(tmp_path / "three", RAW | beside | {"train/x": "", "valid/x": "", "test/x": ""})
+    assert [ids.tolist() for ids in read_corpus(folder)[1:]] == [*RAW_IDS]
+    for pattern in ("wiki.{}.tokens", "{}"):
+        folder = write_files(tmp_path / pattern, {pattern.format(split): RAW[f"{split}.txt"] for split in SPLITS})
+        write_files(folder, {f"._{pattern.format(split)}": b"\0" for split in SPLITS})
+        assert [ids.tolist() for ids in read_corpus(folder)[1:]] == [*RAW_IDS]
+    folder = write_files(tmp_path / "documents", {"a.txt": TEXT, "dev/x": "", "test/x": ""})
+    assert is_one_text(folder)
 
 
 def test_the_plain_file_comes_before_its_compressed_copy(tmp_path):
@@ -269,7 +302,14 @@ def test_a_name_with_a_comma_or_a_star_is_a_file_if_there_is_one(tmp_path):
     [
         ({"train.txt": "a", "test.txt": "b"}, "", ["only test.txt, train.txt", "add valid.txt"]),
         ({"train.txt": "a"}, "", ["add valid.txt and test.txt"]),
+        ({"README.txt": "a", "data/train.txt": "a", "data/test.txt": "b"}, "", ["add valid.txt"]),
         ({"notes.md": "a"}, "", ["ptb.train.txt"]),
+        ({f"{folder}/{split}.txt": "a" for folder in "xy" for split in SPLITS}, "?/*.txt", ["more than one train.txt"]),
+        (
+            {f"{split}.txt": "a" for split in SPLITS} | {"x/test.txt": "a"},
+            "{0}/train.txt,{0}/valid.txt,{0}/test.txt,{0}/x/test.txt",
+            ["more than one test.txt"],
+        ),
         (
             {f"{name}.{split}.txt": "a" for name in "xy" for split in SPLITS},
             "",
@@ -284,6 +324,12 @@ def test_bad_folders(tmp_path, present, path, facts):
     folder = write_files(tmp_path, present)
     with raises_one_line(DataError, *facts):
         read_corpus(path.format(folder) if "{" in path else folder / path)
+
+
+def test_one_of_three_files_is_missing(tmp_path):
+    folder = write_files(tmp_path, {"train.txt": "a\n", "test.txt": "a\n"})
+    with raises_one_line(DataError, f"{folder}/valid.txt: ", "No such file"):
+        load_corpus(",".join(f"{folder}/{split}.txt" for split in SPLITS))
 
 
 def test_three_texts_are_not_read_as_one(tmp_path):

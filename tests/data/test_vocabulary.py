@@ -105,6 +105,8 @@ def test_a_saved_vocabulary_has_one_word_per_line(tmp_path):
     path.write_bytes(vocabulary.to_bytes())
     assert path.read_text(encoding="utf-8") == "".join(word + "\n" for word in vocabulary.words)
     assert Vocabulary.load(path) == vocabulary
+    path.write_bytes(Vocabulary(("\ufeff", EOS)).to_bytes())
+    assert Vocabulary.load(path).words == ("\ufeff", EOS)
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,14 @@ def test_statistics_are_the_root_mean_squares_of_the_gradients_of_train(model, s
         np.testing.assert_allclose(got, np.sqrt(total / count), rtol=1e-9, atol=1e-15)
 
 
+def test_statistics_of_a_text_too_short_for_the_batch(model):
+    """Of 22 tokens, as 3 streams of one window."""
+    streams = TRAIN[:21].reshape(3, 7)
+    gradients = gradients_of(model, streams[:, :5], streams[:, 1:6], model.initial_state(3))[1]
+    for got, gradient in zip(gradient_statistics(model, TRAIN[:22]), gradients, strict=True):
+        np.testing.assert_allclose(got, np.abs(gradient), rtol=1e-9, atol=1e-15)
+
+
 def reference_score(model, statistics, ids, settings):
     """Return log probabilities and outputs, as dynamiceval.py of Krause et al. computes them."""
     trained = [variable.numpy() for variable in model.trainable_variables]
@@ -89,11 +97,11 @@ def test_the_weights_are_restored_if_the_score_is_interrupted(model, statistics,
     before = model.get_weights()
     score = make_dynamic_score(model, statistics)
 
-    def interrupted(*_):
+    def interrupted(*_, **options):
         yield TEXT[np.newaxis, :5], TEXT[np.newaxis, 1:6]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ptb.evaluation.dynamic._windows_with_rest", interrupted)
+    monkeypatch.setattr("ptb.evaluation.dynamic.windows", interrupted)
     with pytest.raises(KeyboardInterrupt):
         score(TEXT, SETTINGS)
     for weights, trained in zip(model.get_weights(), before, strict=True):

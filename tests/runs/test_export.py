@@ -153,6 +153,14 @@ def test_word_vectors(folder, lm):
         np.testing.assert_array_equal(file["embeddings"], weights["embedding"])
 
 
+def test_a_text_is_read_as_that_of_the_training(tmp_path):
+    write_run(tmp_path / "run", override(CONFIG, {"lowercase": True}), WORDS, encoding="utf-16")
+    (tmp_path / "text.txt").write_text("The CAT\n", encoding="utf-16")
+    exported = export(ptb.load(tmp_path / "run"), "npz", tmp_path / "new", tmp_path / "text.txt")
+    with np.load(exported.path) as file:
+        assert file["tokens"].tolist() == ["the", "cat", "<eos>"]
+
+
 def test_hidden_states_of_a_text_by_the_command(lm, tmp_path, monkeypatch):
     monkeypatch.setattr("ptb.runs.load.PROMPT_WINDOW", 4)
     (tmp_path / "text.txt").write_text(TEXT)

@@ -103,6 +103,13 @@ def test_a_line_of_a_string_ends_where_a_line_of_a_file_does(lm, log_p):
         assert lm.perplexity(f"the{blank}cat\n") == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_text_file_is_read_as_that_of_the_training(log_p, folder, tmp_path):
+    write_run(tmp_path / "run", override(CONFIG, {"lowercase": True}), WORDS, encoding="utf-16")
+    (tmp_path / "text").write_text("The cat SEES\n", encoding="utf-16")
+    expected = math.exp(-log_p("the", "cat", "sees", "<eos>").mean())
+    assert ptb.load(tmp_path / "run").perplexity(tmp_path / "text") == pytest.approx(expected, rel=1e-5)
+
+
 def test_a_missing_text_file_is_an_error(lm, tmp_path):
     with raises_one_line(DataError, tmp_path / "nothing"):
         lm.perplexity(tmp_path / "nothing")

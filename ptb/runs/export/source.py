@@ -5,7 +5,6 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from ptb.data.corpus import read_tokens
 from ptb.data.vocabulary import EOS
 from ptb.evaluation.sampling import distribution
 from ptb.model.language_model import build_model
@@ -29,7 +28,7 @@ class Source:
 
     def __init__(self, lm: TrainedModel, text: str | None = None):
         self.lm = lm
-        self.text_ids = None if text is None else read_tokens(text, lm.vocabulary, lm.config.data.level)
+        self.text_ids = None if text is None else lm.read_tokens(text)
         self.model = build_model(lm.config, len(lm.vocabulary), rnn_mode="stepwise")
         self.model.set_weights(lm.model.get_weights())
         self.ids, self.log_probabilities, self.state = self._compute()
