@@ -110,13 +110,13 @@ def score(eval_step: Callable, model, windows: Iterable) -> Score:
 
 
 def make_tempered_step(model) -> Callable:
-    """Return the compiled `step(inputs, targets, state, temperature) -> (losses, state)`; temperature multiplies the logits."""
+    """Return the compiled `step(inputs, targets, state, inverse_temperature) -> (losses, state)`; it multiplies the logits."""
     ids, state = tf.TensorSpec([None, None], tf.int32), state_signature(model, None)
 
     @tf.function(autograph=False, input_signature=[ids, ids, state, tf.TensorSpec([], model.dtype)])
-    def step(inputs, targets, state, temperature):
+    def step(inputs, targets, state, inverse_temperature):
         logits, state = model(inputs, state)
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(targets, temperature * logits), state
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(targets, inverse_temperature * logits), state
 
     return step
 

@@ -18,7 +18,7 @@ from ptb.evaluation.score import Score, make_sampled_dropout_step, make_tempered
 from ptb.runs.load import TrainedModel
 
 METHODS = ("temperature", "mc_dropout", "cache", "dynamic", "dynamic_cache")
-TEMPERATURES = [1.1 - 0.02 * step for step in range(16)]  # 1.10 down to 0.80; multiplies the logits (lamb, training.py)
+INVERSE_TEMPERATURES = [round(1.1 - 0.02 * step, 2) for step in range(16)]  # multiply the logits (lamb, training.py)
 RATES = (2e-5, 3e-5, 5e-5, 7e-5, 1e-4, 1.5e-4, 2e-4, 3e-4, 5e-4, 7e-4, 1e-3)  # per 5 tokens
 DECAYS = (5e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2)
 FIRST = {"learning_rate": 1e-4, "decay": 2e-3}  # where the search for the best of both begins
@@ -39,7 +39,7 @@ class Adapter:
     def tune(self, method: str, valid_ids: np.ndarray, report: Callable[[dict], None] = lambda trial: None) -> dict:
         """Return the settings of a method with the best perplexity on `valid_ids`; `report` gets every trial."""
         if method == "temperature":
-            trials = ({"temperature": value} for value in TEMPERATURES)
+            trials = ({"inverse_temperature": value} for value in INVERSE_TEMPERATURES)
             return self._best(trials, lambda settings: self.score(method, valid_ids, settings), report)
         if method == "mc_dropout":
             return {"passes": DROPOUT_PASSES}
@@ -55,7 +55,7 @@ class Adapter:
     def score(self, method: str, ids: np.ndarray, settings: dict) -> np.ndarray:
         """Return the log probabilities in nats of every token of a text but the first, `[N - 1]`."""
         if method == "temperature":
-            return self._temperature(ids, settings["temperature"])
+            return self._tempered(ids, settings["inverse_temperature"])
         if method == "mc_dropout":
             return self._mc_dropout(ids, settings["passes"])
         cache = CacheSettings(settings.get("weight", 0.0), settings.get("flatness", 0.0))
@@ -129,11 +129,11 @@ class Adapter:
             features.append(raw.numpy())
         return -np.concatenate(losses), np.concatenate(features)
 
-    def _temperature(self, ids, temperature):
+    def _tempered(self, ids, inverse_temperature):
         model, losses = self.lm.model, []
         state = model.initial_state(1)
         for inputs, targets in scoring_windows(ids):
-            loss, state = self._tempered_step(inputs, targets, state, tf.constant(temperature, model.dtype))
+            loss, state = self._tempered_step(inputs, targets, state, tf.constant(inverse_temperature, model.dtype))
             losses.append(loss.numpy()[0])
         return -np.concatenate(losses)
 

@@ -33,7 +33,7 @@ def adapter():
 @pytest.fixture(autouse=True)
 def small_grids(monkeypatch):
     for name, values in {
-        "TEMPERATURES": [1.1, 0.9, 0.7],
+        "INVERSE_TEMPERATURES": [1.1, 0.9, 0.7],
         "RATES": (1e-4, 1e-3, 1e-2),
         "DECAYS": (1e-3, 2e-3, 1e-2),
         "CACHE_WEIGHTS": (0.02, 0.2),
@@ -52,11 +52,11 @@ def of_targets(log_p, ids):
 
 
 @pytest.mark.parametrize("options", [{}, {"mixture": 2, "tied": True}], ids=["softmax", "mixture"])
-@pytest.mark.parametrize("temperature", [1.0, 0.8])
-def test_temperature_multiplies_the_logits(temperature, options):
+@pytest.mark.parametrize("factor", [1.0, 0.8])
+def test_the_inverse_temperature_multiplies_the_logits(factor, options):
     adapter = make_adapter(**options)
-    expected = of_targets(oracle.log_softmax(temperature * log_p(adapter.lm.model, TEST)), TEST)
-    np.testing.assert_allclose(adapter.score("temperature", TEST, {"temperature": temperature}), expected, rtol=1e-9)
+    expected = of_targets(oracle.log_softmax(factor * log_p(adapter.lm.model, TEST)), TEST)
+    np.testing.assert_allclose(adapter.score("temperature", TEST, {"inverse_temperature": factor}), expected, rtol=1e-9)
 
 
 def test_monte_carlo_dropout_is_the_log_of_the_mean_probability_of_passes_with_masks_of_their_own(adapter):
