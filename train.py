@@ -33,7 +33,7 @@ from ptb.evaluation import sampling
 from ptb.evaluation.score import LONG_TEXT, make_eval_step, score
 from ptb.model.language_model import LanguageModel, build_model
 from ptb.runs.folder import RunFolder, run_name
-from ptb.runs.load import TrainedModel, load
+from ptb.runs.load import TrainedModel, load, read_config
 from ptb.runs.outcome import overfitting, require_better_than_guessing
 from ptb.runs.progress import Monitoring, Progress, can_draw, describe, is_due
 from ptb.runs.resume import check_source, initialize, resume, resume_hint
@@ -302,8 +302,8 @@ def within_budget(config: Config, corpus: Corpus, run: RunFolder, kernel: str, p
     """Return the configuration with the epochs that fit into its budget; a run that has begun keeps their number."""
     if replicas.has_many_workers():
         raise ConfigError("budget_minutes: workers would count different epochs; set num_epochs instead")
-    if begun := run.config:
-        return override(config, {"num_epochs": begun.get("config", {}).get("num_epochs", config.num_epochs)})
+    if run.config:
+        return override(config, {"num_epochs": read_config(run)[1].num_epochs})
     started = time.monotonic()
     product_dtype = devices.use_precision(precision)
     model = build_model(config, len(corpus.vocabulary), rnn_mode=kernel, product_dtype=product_dtype)

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import tensorflow as tf
 
-from ptb.config import ConfigError, from_json
+from ptb.config import Config, ConfigError, from_json
 from ptb.data.corpus import read_tokens
 from ptb.data.files import DataError
 from ptb.data.vocabulary import EOS, LEVELS, UNK, Vocabulary, join_tokens, lowercase_hint, tokenize
@@ -72,12 +72,12 @@ class TrainedModel:
         if checkpoint not in CHECKPOINTS:
             raise ConfigError(f"checkpoint: is {checkpoint!r}; use {' or '.join(CHECKPOINTS)}")
         self.run = RunFolder(path)
-        if self.run.config is None:
-            raise RunError(f"{path}: holds no run (no config.json); name the --save_path of a training run")
+        self.record, self.config = read_config(self.run)
         if not self.run.checkpoints.paths():
             raise RunError(f"{path}: holds no checkpoint yet; train it first, or let it train for longer")
-        self.record, self.config = _read_config(self.run)
         self.vocabulary = Vocabulary.load(self.run.vocabulary_path)
+        if EOS not in self.vocabulary.ids:
+            raise RunError(f"{self.run.vocabulary_path}: has no {EOS}; restore it from a copy")
         self.lowercase = lowercase or self.config.data.lowercase
         self.precision = devices.choose_precision(precision, devices.visible_gpus())
         self.checkpoint, self._rnn_mode = checkpoint, rnn_mode
@@ -108,8 +108,6 @@ class TrainedModel:
         if checkpoint is None:
             raise RunError(f"{self.run.path}: its checkpoints have disappeared since it was opened; restore them from a copy")
         check_digests(checkpoint, digests(self.record, self.vocabulary))
-        if EOS not in self.vocabulary.ids:
-            raise RunError(f"{self.run.vocabulary_path}: has no {EOS}; restore it from a copy")
         self.step, weights, self._weights_path = self.run.choose_weights(checkpoint, self.checkpoint)
         self.last_step, self.best_step = checkpoint.step, checkpoint.best_step or checkpoint.step
         return weights
@@ -365,9 +363,11 @@ def _make_outputs_step(model):
     return tf.function(lambda ids, state: model.outputs(ids, state), signature, autograph=False)
 
 
-def _read_config(run):
+def read_config(run: RunFolder) -> tuple[dict, Config]:
     """Return the content of a run's `config.json` and its `Config`. Raise RunError if this version cannot read it."""
     record, path = run.config, run.path / "config.json"
+    if record is None:
+        raise RunError(f"{run.path}: holds no run (no config.json); name the --save_path of a training run")
     try:
         wrong = [name for name, kind in REQUIRED.items() if not isinstance(record.get(name, ...), kind)]
         if wrong:

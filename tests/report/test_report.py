@@ -12,6 +12,7 @@ import ptb
 from evaluate import score_texts
 from helpers import in_process
 from helpers.processes import ROOT
+from helpers.run_files import edit_json
 from ptb.config import override
 from ptb.report.runs import Reported, differing_settings, milestones, open_run, round_up, seconds_to, with_short_names
 
@@ -124,7 +125,7 @@ def test_names_are_as_short_as_they_can_be(tmp_path):
 def test_what_cannot_be_reported(tmp_path):
     done = in_process.call("report.py", f"--output={tmp_path / 'out'}")
     assert done.returncode == 2
-    for damage, name in ((b"", "bare"), (b"{", "damaged"), (b'{"epoch": 1}\n', "lacking")):
+    for damage, name in ((b"", "bare"), (b"{", "damaged"), (b"3\n", "number"), (b'{"epoch": 1}\n', "lacking")):
         folder = tmp_path / name
         folder.mkdir()
         shutil.copy(RECORDED / "config.json", folder)
@@ -132,5 +133,10 @@ def test_what_cannot_be_reported(tmp_path):
         done = in_process.call("report.py", folder, f"--output={tmp_path / 'out'}")
         assert (done.returncode, done.stdout) == (1, "")
         assert str(folder) in done.stderr and done.stderr.count("\n") == 1
+    shutil.copy(RECORDED / "history.jsonl", tmp_path / "bare")
+    edit_json(tmp_path / "bare" / "config.json", lambda record: {k: v for k, v in record.items() if k != "data_path"})
+    done = in_process.call("report.py", tmp_path / "bare", f"--output={tmp_path / 'out'}")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "config.json" in done.stderr and "data_path" in done.stderr
     done = in_process.call("report.py", tmp_path / "nothing", f"--output={tmp_path / 'out'}")
     assert done.returncode == 1 and "nothing" in done.stderr

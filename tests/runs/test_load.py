@@ -209,6 +209,12 @@ def test_a_damaged_file_is_an_error_that_names_it_and_nothing_changes(run, file,
     assert contents(run) == before
 
 
+def test_a_vocabulary_without_eos_is_an_error_before_the_weights_are_read(run):
+    VOCABULARY_CASES["without <eos>"](run)
+    with raises_one_line(RunError, run / "vocabulary.txt", "<eos>"):
+        ptb.load(run)
+
+
 @pytest.mark.parametrize("damage", [shutil.rmtree, lambda run: (run / "config.json").unlink()])
 def test_a_folder_without_config_json_holds_no_run(run, damage):
     damage(run)
