@@ -220,20 +220,9 @@ class TrainedModel:
         p = self._distribution(logits.numpy(), **narrowing)
         return [(self.vocabulary.words[token], float(p[token])) for token in np.argsort(-p, kind="stable")[:count] if p[token]]
 
-    def generate(
-        self,
-        prompt: str = "",
-        length: int = 50,
-        seed: int = 1,
-        sample: int = 0,
-        sentences: int | None = None,
-        **narrowing,
-    ) -> str:
-        """Return the prompt and `length` words after it, or fewer: up to the end of `sentences` sentences.
-
-        `seed` and `sample`, its number, decide the draws.
-        """
-        return "".join(self.iterate_text(prompt, length, seed, sample, sentences, **narrowing))
+    def generate(self, prompt: str = "", length: int = 50, **options) -> str:
+        """Return the prompt and `length` words after it: what `iterate_text`, which has the `options`, yields."""
+        return "".join(self.iterate_text(prompt, length, **options))
 
     def iterate_text(
         self,
@@ -244,7 +233,10 @@ class TrainedModel:
         sentences: int | None = None,
         **narrowing,
     ) -> Iterator[str]:
-        """Yield what `generate` returns, piece by piece."""
+        """Yield, piece by piece, the prompt and `length` words after it, or fewer: up to the end of `sentences` sentences.
+
+        `seed` and `sample`, the number of the text, decide the draws. `narrowing` is as for `next_words`.
+        """
         ids = self.encode_prompt(prompt)
         *before, last = [self.vocabulary.ids[EOS], *ids]
         draws = sampling.generate(
