@@ -77,7 +77,7 @@ def test_checkpoints_that_disappear_after_opening(run):
         lm.model  # noqa: B018
 
 
-@pytest.mark.parametrize("choice", [{"rnn_mode": "cudnn"}, {"precision": "tf32"}])
+@pytest.mark.parametrize("choice", [{"rnn_mode": "cudnn"}, {"precision": "tf32"}, {"precision": "float16"}])
 def test_a_kernel_or_precision_that_the_machine_lacks(run, choice, monkeypatch):
     monkeypatch.setattr("ptb.runtime.devices.visible_gpus", list)
     monkeypatch.setattr("ptb.model.language_model.visible_gpus", list)
