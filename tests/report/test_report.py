@@ -14,7 +14,9 @@ from helpers import in_process
 from helpers.processes import ROOT
 from helpers.run_files import edit_json
 from ptb.config import override
+from ptb.report import charts, page
 from ptb.report.runs import Reported, differing_settings, milestones, open_run, round_up, seconds_to, with_short_names
+from ptb.report.words import ScoredText
 
 RECORDED = ROOT / "results" / "small-1"  # without weights
 
@@ -53,13 +55,13 @@ def test_it_leaves_a_page_and_the_charts(reported):
 
 def test_the_page_refers_to_nothing_outside_itself(reported):
     text = (reported[0] / "index.html").read_text()
-    page = Page(text)
-    assert not {"script", "link", "img", "iframe", "object", "base"} & {tag for tag, _ in page.tags}
-    for _, attributes in page.tags:
+    parsed = Page(text)
+    assert not {"script", "link", "img", "iframe", "object", "base"} & {tag for tag, _ in parsed.tags}
+    for _, attributes in parsed.tags:
         for name in ("src", "href", "xlink:href", "action", "data"):
             assert (attributes.get(name) or "#").startswith("#")
     assert not re.search(r"url\((?!#)|@import", text)
-    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    ids = [attributes["id"] for _, attributes in parsed.tags if "id" in attributes]
     assert len(ids) == len(set(ids))  # of four charts
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
     assert used and used <= set(ids)
@@ -90,6 +92,18 @@ def made(values, seconds=10.0, **fields):
     history = [{"epoch": n, "valid_perplexity": v, "train_perplexity": v, "seconds": seconds} for n, v in enumerate(values, 1)]
     run = open_run(str(RECORDED))
     return run._replace(history=history, **fields)
+
+
+def test_runs_on_training_texts_of_other_sizes_have_tables_of_frequency_of_their_own():
+    """A table of one word in the group 1–9 and one in the group 10–99; the other tables are of both runs."""
+
+    def scored(count):
+        return ScoredText(("a", "b", "<eos>"), np.log([0.5, 0.25]), np.log([0.5, 0.5]), np.array([count, 10 * count]))
+
+    runs = [made([9.0], name=name, scored=scored(count)) for name, count in (("one", 5), ("two", 50))]
+    by_frequency, others = "".join(page.words(runs, charts.charts(runs), "valid")).split("<h3>Perplexity by place", 1)
+    assert re.findall("<tr><td>(.*?)</td>", by_frequency) == ["1–9", "&lt;eos&gt;", "10–99", "&lt;eos&gt;"]
+    assert others.count("<th>one: perplexity, share</th><th>two: perplexity, share</th>") == 2
 
 
 def test_the_time_to_a_perplexity_is_that_of_the_first_epoch_below_it():
