@@ -26,8 +26,8 @@ def writing(path: pathlib.Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(
-            f"{path}: cannot be written ({error.strerror or error}); free some space or choose a folder that is writable: "
-            "the same command continues from the last checkpoint"
+            f"{path}: cannot be written ({error.strerror or error}); free some space or choose a folder that is writable; "
+            "a training then continues from its last checkpoint"
         ) from None
 
 
