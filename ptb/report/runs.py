@@ -81,7 +81,8 @@ def with_short_names(runs: Sequence[Reported]) -> list[Reported]:
     count = 1
     while len({path[-count:] for path in parts}) < len({*parts}):
         count += 1
-    return [run._replace(name="/".join(path[-count:])) for run, path in zip(runs, parts)]
+    names = ("/".join(path[-count:]).encode(errors="backslashreplace").decode() for path in parts)  # charts take no surrogates
+    return [run._replace(name=name) for run, name in zip(runs, names)]
 
 
 def differing_settings(runs: Sequence[Reported]) -> dict[str, list]:

@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import os
 import re
 import shutil
 
@@ -134,6 +135,9 @@ def test_names_are_as_short_as_they_can_be(tmp_path):
     assert [short.name for short in with_short_names(named)] == ["a/1", "b/1", "b/2"]
     assert [short.name for short in with_short_names([named[0], named[2], named[2]])] == ["1", "2", "2"]
     assert isinstance(run, Reported) and run.model is None
+    (undecodable,) = with_short_names([run._replace(name=os.fsdecode(b"runs/\xff"))])
+    assert undecodable.name == r"\udcff"
+    charts.to_svg(charts.perplexity_chart([undecodable]), "")
 
 
 def test_what_cannot_be_reported(tmp_path):
