@@ -25,10 +25,6 @@ CACHE_WEIGHTS, CACHE_FLATNESS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3), (0.1, 0.2, 0.
 DROPOUT_PASSES = 20
 
 
-def perplexity_of(log_probabilities: np.ndarray) -> float:
-    return Score(-float(log_probabilities.sum(dtype=np.float64)), log_probabilities.size).perplexity
-
-
 class Adapter:
     """Scores texts under one trained model by one of METHODS. `tune` chooses its settings on the validation text."""
 
@@ -69,7 +65,7 @@ class Adapter:
         for settings in trials:
             key = tuple(settings.items())
             if key not in known:
-                known[key] = perplexity_of(score(settings))
+                known[key] = Score.of(-score(settings)).perplexity
                 report({"valid_perplexity": known[key]} | settings)
             results.append((known[key], settings))
         return min(results, key=lambda result: result[0])[1]

@@ -152,8 +152,7 @@ class TrainedModel:
         else:
             lines = text.removesuffix("\n").split("\n")  # as in a file; str.splitlines ends lines at more characters
             ids = self.vocabulary.encode([EOS, *self.tokenize(lines)])
-        log_probabilities = self.log_probabilities(ids)
-        return Score(-float(log_probabilities.sum(dtype=np.float64)), log_probabilities.size).perplexity
+        return Score.of(-self.log_probabilities(ids)).perplexity
 
     def score(self, sentences: Sequence[str], carry_state: bool = False) -> list[SentenceScore]:
         """Return the `SentenceScore` of each sentence, `<eos>` included; with `carry_state` as lines of one text."""
