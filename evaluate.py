@@ -26,7 +26,7 @@ from ptb.data.vocabulary import UNK
 from ptb.evaluation.nbest import parse_nbest, rank_again
 from ptb.evaluation.score import Score
 from ptb.evaluation.sentences import SentenceScore, Totals
-from ptb.runs.adapt import METHODS, Adapter, perplexity_of
+from ptb.runs.adapt import METHODS, Adapter
 from ptb.runs.load import TrainedModel, load
 from ptb.runs.storage import RunError
 
@@ -136,7 +136,7 @@ def score_texts(
             if average:
                 sums[name] = np.logaddexp(sums.get(name, -np.inf), log_probabilities.astype(np.float64))
                 log_probabilities = sums[name] - math.log(count)
-            score = Score(-float(log_probabilities.sum(dtype=np.float64)), log_probabilities.size)
+            score = Score.of(-log_probabilities)
             scored = f"average of {count}" if average else str(lm.run.path)
             record = {"run": scored, "split": name, "tokens": score.tokens, "perplexity": score.perplexity}
             record["precision"] = lm.precision
@@ -160,7 +160,7 @@ def score_adaptively(
     settings = adapter.tune(method, splits["valid"], report)
     for split in ("valid", "test"):
         log_probabilities = lm.require_finite(adapter.score(method, splits[split], settings))
-        scored[split] = perplexity_of(log_probabilities)
+        scored[split] = Score.of(-log_probabilities).perplexity
         record = {"run": f"{lm.run.path} {method}", "split": split, "tokens": log_probabilities.size}
         yield record | {"perplexity": scored[split], "precision": lm.precision, "settings": settings}
     lm.run.write_json(f"adapt-{method}.json", {"settings": settings, "perplexity": scored, "trials": trials})

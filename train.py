@@ -27,13 +27,13 @@ from ptb.data import grammar
 from ptb.data.corpus import Corpus, load_corpus
 from ptb.data.download import PTB_FINGERPRINT
 from ptb.data.files import DataError
-from ptb.data.vocabulary import EOS, UnknownTokens, join_tokens
+from ptb.data.vocabulary import EOS, UNK, UnknownTokens, join_tokens
 from ptb.data.windows import Windows, scoring_windows, validation_windows, windows
 from ptb.evaluation import sampling
 from ptb.evaluation.score import LONG_TEXT, make_eval_step, score
 from ptb.model.language_model import LanguageModel, build_model
 from ptb.runs.folder import RunFolder, run_name
-from ptb.runs.load import TrainedModel, load
+from ptb.runs.load import TrainedModel, load, read_config
 from ptb.runs.outcome import overfitting, require_better_than_guessing
 from ptb.runs.progress import Monitoring, Progress, can_draw, describe, is_due
 from ptb.runs.resume import check_source, initialize, resume, resume_hint
@@ -99,13 +99,14 @@ def main(values: flags.FlagValues) -> None:
             seed=values.seed,
             rnn_mode=values.rnn_mode,
             precision=values.precision,
-            monitoring=make_monitoring(values, corpus),
+            monitoring=make_monitoring(values, name, corpus),
             rewinds=values.on_nonfinite == "rewind",
             resume_with_changes=values.resume_with_changes,
             init_from=source,
             about=about | {"overrides": differences(config, named)},
         )
-    if values.data_path == "demo" and config.data.level == "word":
+    is_whole = corpus.vocabulary.ids.get(UNK, -1) not in corpus.test  # with <unk> for some words it is easier to predict
+    if values.data_path == "demo" and config.data.level == "word" and is_whole:
         print_floor(result["test_perplexity"])
 
 
@@ -135,9 +136,9 @@ def read_corpus(values: flags.FlagValues, config: Config, source: TrainedModel |
         raise DataError(f"{error}; or add --extend_vocabulary" if source else str(error)) from None
 
 
-def make_monitoring(values: flags.FlagValues, corpus: Corpus) -> Monitoring:
-    """Return what the flags say of progress and checkpoints; the published score belongs to PTB alone."""
-    published = published_scores(values.model) if corpus.fingerprint() == PTB_FINGERPRINT else None
+def make_monitoring(values: flags.FlagValues, name: str, corpus: Corpus) -> Monitoring:
+    """Return what the flags say of progress and checkpoints; the published score of the name belongs to PTB alone."""
+    published = published_scores(name) if corpus.fingerprint() == PTB_FINGERPRINT else None
     return Monitoring(
         60 * values.checkpoint_minutes,
         values.report_every,
@@ -302,8 +303,8 @@ def within_budget(config: Config, corpus: Corpus, run: RunFolder, kernel: str, p
     """Return the configuration with the epochs that fit into its budget; a run that has begun keeps their number."""
     if replicas.has_many_workers():
         raise ConfigError("budget_minutes: workers would count different epochs; set num_epochs instead")
-    if begun := run.config:
-        return override(config, {"num_epochs": begun.get("config", {}).get("num_epochs", config.num_epochs)})
+    if run.config:
+        return override(config, {"num_epochs": read_config(run)[1].num_epochs})
     started = time.monotonic()
     product_dtype = devices.use_precision(precision)
     model = build_model(config, len(corpus.vocabulary), rnn_mode=kernel, product_dtype=product_dtype)

@@ -16,6 +16,11 @@ class Score(NamedTuple):
     loss: float
     tokens: int
 
+    @classmethod
+    def of(cls, losses: np.ndarray) -> "Score":
+        """Return the score of predictions with these losses in nats."""
+        return cls(float(losses.sum(dtype=np.float64)), losses.size)
+
     @property
     def perplexity(self) -> float:
         return perplexity(self.loss, self.tokens)
@@ -105,8 +110,7 @@ def score_windows(step: Callable, model, windows: Iterable) -> np.ndarray:
 
 def score(eval_step: Callable, model, windows: Iterable) -> Score:
     """Return the `Score` of a text that is cut into `windows`."""
-    losses = score_windows(eval_step, model, windows)
-    return Score(float(losses.sum(dtype=np.float64)), losses.size)
+    return Score.of(score_windows(eval_step, model, windows))
 
 
 def make_tempered_step(model) -> Callable:

@@ -91,11 +91,15 @@ def words(scored: Sequence[Reported], figures: dict[str, Figure], split: str) ->
     yield charts.to_svg(figures["words"], "words")
     for title, (grouping, _) in GROUPINGS.items():
         yield f"<h3>Perplexity {title}</h3>"
-        for alike in of_the_same_text(scored):
-            head = ["", "tokens", *(f"{run.name}: perplexity, share" for run in alike)]
+        alike: dict[tuple, list] = {}  # runs whose groups have the same tokens; frequencies depend on the training text too
+        for run in scored:
+            groups = grouping(run.scored)
+            alike.setdefault(tuple((group.label, group.tokens) for group in groups), []).append((run, groups))
+        for same, pairs in alike.items():
+            head = ["", "tokens", *(f"{run.name}: perplexity, share" for run, _ in pairs)]
             rows = (
-                [escape(row[0].label), f"{row[0].tokens:,}", *(f"{g.perplexity:,.1f} &nbsp; {g.share:.1%}" for g in row)]
-                for row in zip(*(grouping(run.scored) for run in alike))
+                [escape(label), f"{tokens:,}", *(f"{g.perplexity:,.1f} &nbsp; {g.share:.1%}" for g in row)]
+                for (label, tokens), *row in zip(same, *(groups for _, groups in pairs))
             )
             yield from table(head, rows)
     yield "<h3>Calibration</h3>"

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ptb.config import Config, ConfigError, flatten, from_json
+from ptb.config import Config, flatten
 from ptb.report.words import ScoredText
 from ptb.runs.folder import RunFolder
-from ptb.runs.load import TrainedModel, load
+from ptb.runs.load import TrainedModel, load, read_config
 from ptb.runs.storage import RunError, reading
 
 SAMPLE_LENGTH = 60  # tokens
@@ -43,13 +43,7 @@ class Reported(NamedTuple):
 def open_run(path: str, published=None) -> Reported:
     """Open a run folder. Raise RunError if it holds no run or has not finished its first epoch."""
     run = RunFolder(path)
-    record = run.config
-    if record is None:
-        raise RunError(f"{path}: holds no run (no config.json); name the --save_path of a training run")
-    try:
-        config = from_json(record["config"])
-    except (ConfigError, LookupError) as error:
-        raise RunError(f"{run.path / 'config.json'}: {error}; another version of this program wrote it") from None
+    record, config = read_config(run)
     history = read_history(run.path / "history.jsonl")
     if not history:
         raise RunError(f"{path}: has not finished an epoch (no history.jsonl); report it later")
@@ -65,7 +59,8 @@ def read_history(path: pathlib.Path) -> list[dict]:
         history = [json.loads(line) for line in path.read_bytes().splitlines()]
         needed = ("epoch", "seconds", "learning_rate", "train_perplexity", "valid_perplexity")
         for epoch in history:
-            missing = [name for name in needed if not isinstance(epoch.get(name), int | float)]
+            known = epoch if isinstance(epoch, dict) else {}
+            missing = [name for name in needed if not isinstance(known.get(name), int | float)]
             if missing:
                 raise ValueError(f"an epoch lacks {', '.join(missing)}")
     return history
@@ -86,7 +81,8 @@ def with_short_names(runs: Sequence[Reported]) -> list[Reported]:
     count = 1
     while len({path[-count:] for path in parts}) < len({*parts}):
         count += 1
-    return [run._replace(name="/".join(path[-count:])) for run, path in zip(runs, parts)]
+    names = ("/".join(path[-count:]).encode(errors="backslashreplace").decode() for path in parts)  # charts take no surrogates
+    return [run._replace(name=name) for run, name in zip(runs, names)]
 
 
 def differing_settings(runs: Sequence[Reported]) -> dict[str, list]:

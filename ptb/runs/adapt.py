@@ -26,10 +26,6 @@ CACHE_WEIGHTS, CACHE_FLATNESS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3), (0.1, 0.2, 0.
 DROPOUT_PASSES = 20
 
 
-def perplexity_of(log_probabilities: np.ndarray) -> float:
-    return Score(-float(log_probabilities.sum(dtype=np.float64)), log_probabilities.size).perplexity
-
-
 class Adapter:
     """Scores texts under one trained model by one of METHODS. `tune` chooses its settings on the validation text."""
 
@@ -67,7 +63,7 @@ class Adapter:
     def _best(self, trials: Iterable[dict], score: Callable, report: Callable) -> dict:
         results = []
         for settings in trials:
-            results.append((perplexity_of(score(settings)), settings))
+            results.append((Score.of(-score(settings)).perplexity, settings))
             report({"valid_perplexity": results[-1][0]} | settings)
         return min(results, key=lambda result: result[0])[1]
 
@@ -81,7 +77,7 @@ class Adapter:
         def perplexity(settings):
             key = settings["learning_rate"], settings["decay"]
             if key not in known:
-                known[key] = perplexity_of(self._dynamic(valid_ids, settings)[0])
+                known[key] = Score.of(-self._dynamic(valid_ids, settings)[0]).perplexity
                 report({"valid_perplexity": known[key]} | settings)
             return known[key]
 

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import tensorflow as tf
 
-from ptb.config import ConfigError, from_json
+from ptb.config import Config, ConfigError, from_json
 from ptb.data.corpus import read_tokens
 from ptb.data.files import DataError
 from ptb.data.vocabulary import EOS, LEVELS, UNK, Vocabulary, join_tokens, lowercase_hint, tokenize
@@ -72,12 +72,12 @@ class TrainedModel:
         if checkpoint not in CHECKPOINTS:
             raise ConfigError(f"checkpoint: is {checkpoint!r}; use {' or '.join(CHECKPOINTS)}")
         self.run = RunFolder(path)
-        if self.run.config is None:
-            raise RunError(f"{path}: holds no run (no config.json); name the --save_path of a training run")
+        self.record, self.config = read_config(self.run)
         if not self.run.checkpoints.paths():
             raise RunError(f"{path}: holds no checkpoint yet; train it first, or let it train for longer")
-        self.record, self.config = _read_config(self.run)
         self.vocabulary = Vocabulary.load(self.run.vocabulary_path)
+        if EOS not in self.vocabulary.ids:
+            raise RunError(f"{self.run.vocabulary_path}: has no {EOS}; restore it from a copy")
         self.lowercase = lowercase or self.config.data.lowercase
         self.encoding = self.record.get("encoding", "utf-8")  # of its text; runs of older versions do not say
         self.precision = devices.choose_precision(precision, devices.visible_gpus())
@@ -109,8 +109,6 @@ class TrainedModel:
         if checkpoint is None:
             raise RunError(f"{self.run.path}: its checkpoints have disappeared since it was opened; restore them from a copy")
         check_digests(checkpoint, digests(self.record, self.vocabulary))
-        if EOS not in self.vocabulary.ids:
-            raise RunError(f"{self.run.vocabulary_path}: has no {EOS}; restore it from a copy")
         self.step, weights, self._weights_path = self.run.choose_weights(checkpoint, self.checkpoint)
         self.last_step, self.best_step = checkpoint.step, checkpoint.best_step or checkpoint.step
         return weights
@@ -155,8 +153,7 @@ class TrainedModel:
         else:
             lines = text.removesuffix("\n").split("\n")  # as in a file; str.splitlines ends lines at more characters
             ids = self.vocabulary.encode([EOS, *self.tokenize(lines)])
-        log_probabilities = self.log_probabilities(ids)
-        return Score(-float(log_probabilities.sum(dtype=np.float64)), log_probabilities.size).perplexity
+        return Score.of(-self.log_probabilities(ids)).perplexity
 
     def read_tokens(self, path: str | os.PathLike, encoding: str | None = None) -> np.ndarray:
         """Return the ids of a text file as the run reads one; see `ptb.data.corpus.read_tokens`."""
@@ -228,20 +225,9 @@ class TrainedModel:
         p = self._distribution(logits.numpy(), **narrowing)
         return [(self.vocabulary.words[token], float(p[token])) for token in np.argsort(-p, kind="stable")[:count] if p[token]]
 
-    def generate(
-        self,
-        prompt: str = "",
-        length: int = 50,
-        seed: int = 1,
-        sample: int = 0,
-        sentences: int | None = None,
-        **narrowing,
-    ) -> str:
-        """Return the prompt and `length` words after it, or fewer: up to the end of `sentences` sentences.
-
-        `seed` and `sample`, its number, decide the draws.
-        """
-        return "".join(self.iterate_text(prompt, length, seed, sample, sentences, **narrowing))
+    def generate(self, prompt: str = "", length: int = 50, **options) -> str:
+        """Return the prompt and `length` words after it: what `iterate_text`, which has the `options`, yields."""
+        return "".join(self.iterate_text(prompt, length, **options))
 
     def iterate_text(
         self,
@@ -252,7 +238,10 @@ class TrainedModel:
         sentences: int | None = None,
         **narrowing,
     ) -> Iterator[str]:
-        """Yield what `generate` returns, piece by piece."""
+        """Yield, piece by piece, the prompt and `length` words after it, or fewer: up to the end of `sentences` sentences.
+
+        `seed` and `sample`, the number of the text, decide the draws. `narrowing` is as for `next_words`.
+        """
         ids = self.encode_prompt(prompt)
         *before, last = [self.vocabulary.ids[EOS], *ids]
         draws = sampling.generate(
@@ -371,9 +360,11 @@ def _make_outputs_step(model):
     return tf.function(lambda ids, state: model.outputs(ids, state), signature, autograph=False)
 
 
-def _read_config(run):
+def read_config(run: RunFolder) -> tuple[dict, Config]:
     """Return the content of a run's `config.json` and its `Config`. Raise RunError if this version cannot read it."""
     record, path = run.config, run.path / "config.json"
+    if record is None:
+        raise RunError(f"{run.path}: holds no run (no config.json); name the --save_path of a training run")
     try:
         wrong = [name for name, kind in REQUIRED.items() if not isinstance(record.get(name, ...), kind)]
         if wrong:

@@ -26,14 +26,16 @@ def writing(path: pathlib.Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(
-            f"{path}: cannot be written ({error.strerror or error}); free some space or choose a folder that is writable: "
-            "the same command continues from the last checkpoint"
+            f"{path}: cannot be written ({error.strerror or error}); free some space or choose a folder that is writable; "
+            "a training then continues from its last checkpoint"
         ) from None
 
 
 def write_atomically(path: pathlib.Path, content: bytes | Callable) -> None:
     """Write bytes, or what `content(file)` writes. A crash leaves either all of it or the previous file."""
-    aside = path.parent / ".writing"  # always the same name, so that crashes leave at most one such file
+    # One name for each kind of file: crashes leave few such files, and a checkpoint and what evaluate.py --adapt writes beside
+    # it at the same time are two.
+    aside = path.parent / f".writing{path.suffix}"
     with writing(path):
         try:
             with open(aside, "wb") as file:

@@ -122,8 +122,10 @@ def choose_precision(precision: str, gpus: Sequence, cpu_flags: str | None = Non
     Weights, state and elementwise operations are float32 in each of them. "auto" takes tf32 on a GPU that has it, bfloat16 on
     a processor that has a unit for it, and float32 elsewhere. `cpu_flags` are the processor's feature flags (default: those in
     /proc/cpuinfo). Warns if bfloat16 is requested on a processor without a unit for it.
-    Raises DeviceError for tf32 without a GPU, and for tf32 or bfloat16 on a GPU that lacks them.
+    Raises DeviceError for another name, for tf32 without a GPU, and for tf32 or bfloat16 on a GPU that lacks them.
     """
+    if precision not in PRECISIONS:
+        raise DeviceError(f"--precision={precision}: is unknown; use one of {', '.join(PRECISIONS)}")
     has_tf32 = bool(gpus) and _compute_capability(gpus[0]) >= (8, 0)  # these GPUs have bfloat16 too
     if precision == "auto":
         if gpus:

@@ -15,7 +15,7 @@ import train
 from configs import SMALL, TEST
 from helpers import in_process, processes
 from helpers.rejected import contents
-from helpers.run_files import assert_same_run, curve, history, result, trial
+from helpers.run_files import assert_same_run, curve, history, result, trial, write_run
 from helpers.training_runs import StopAt, begin
 from ptb.config import override
 from ptb.data import grammar
@@ -278,9 +278,25 @@ def test_ctrl_c_saves_the_run_also_if_it_ended_the_reader_of_standard_output(lon
 def test_a_run_of_the_built_in_corpus_ends_with_its_distance_from_the_floor(tmp_path, monkeypatch, capsys):
     floor = grammar.perplexity(grammar.demo_text().test)
     monkeypatch.setattr(train, "train", lambda *_, **options: {"test_perplexity": 1.25 * floor})
-    values = flags.FlagValues()
-    train.define_flags(values)
-    values(["train.py", "--model=demo", "--data_path=demo", f"--save_path={tmp_path}"])
-    train.main(values)
+    demo = ("--model=demo", "--data_path=demo", f"--save_path={tmp_path}")
+    call_main(*demo)
     (line,) = capsys.readouterr().out.splitlines()
     assert f"{floor:.3f}" in line and "25.0%" in line
+    call_main(*demo, "--set=vocab_size=100")  # another text: <unk> for most words
+    assert capsys.readouterr().out == ""
+
+
+def test_the_published_perplexity_is_that_of_the_run_whose_weights_are_the_start(tiny_corpus, tmp_path, monkeypatch):
+    corpus, given = load_corpus(str(tiny_corpus)), []
+    write_run(tmp_path / "a", TEST, corpus.vocabulary.words, model="medium")
+    monkeypatch.setattr(train, "PTB_FINGERPRINT", corpus.fingerprint())
+    monkeypatch.setattr(train, "train", lambda *_, monitoring, **options: given.append(monitoring.published_valid))
+    call_main(f"--init_from={tmp_path / 'a'}", f"--data_path={tiny_corpus}", f"--save_path={tmp_path / 'b'}")
+    assert given == [86.2]
+
+
+def call_main(*arguments):
+    values = flags.FlagValues()
+    train.define_flags(values)
+    values(["train.py", *arguments])
+    train.main(values)

@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import os
 import re
 import shutil
 
@@ -12,8 +13,11 @@ import ptb
 from evaluate import score_texts
 from helpers import in_process
 from helpers.processes import ROOT
+from helpers.run_files import edit_json
 from ptb.config import override
+from ptb.report import charts, page
 from ptb.report.runs import Reported, differing_settings, milestones, open_run, round_up, seconds_to, with_short_names
+from ptb.report.words import ScoredText
 
 RECORDED = ROOT / "results" / "small-1"  # without weights
 
@@ -52,13 +56,13 @@ def test_it_leaves_a_page_and_the_charts(reported):
 
 def test_the_page_refers_to_nothing_outside_itself(reported):
     text = (reported[0] / "index.html").read_text()
-    page = Page(text)
-    assert not {"script", "link", "img", "iframe", "object", "base"} & {tag for tag, _ in page.tags}
-    for _, attributes in page.tags:
+    parsed = Page(text)
+    assert not {"script", "link", "img", "iframe", "object", "base"} & {tag for tag, _ in parsed.tags}
+    for _, attributes in parsed.tags:
         for name in ("src", "href", "xlink:href", "action", "data"):
             assert (attributes.get(name) or "#").startswith("#")
     assert not re.search(r"url\((?!#)|@import", text)
-    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    ids = [attributes["id"] for _, attributes in parsed.tags if "id" in attributes]
     assert len(ids) == len(set(ids))  # of four charts
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
     assert used and used <= set(ids)
@@ -91,6 +95,18 @@ def made(values, seconds=10.0, **fields):
     return run._replace(history=history, **fields)
 
 
+def test_runs_on_training_texts_of_other_sizes_have_tables_of_frequency_of_their_own():
+    """A table of one word in the group 1–9 and one in the group 10–99; the other tables are of both runs."""
+
+    def scored(count):
+        return ScoredText(("a", "b", "<eos>"), np.log([0.5, 0.25]), np.log([0.5, 0.5]), np.array([count, 10 * count]))
+
+    runs = [made([9.0], name=name, scored=scored(count)) for name, count in (("one", 5), ("two", 50))]
+    by_frequency, others = "".join(page.words(runs, charts.charts(runs), "valid")).split("<h3>Perplexity by place", 1)
+    assert re.findall("<tr><td>(.*?)</td>", by_frequency) == ["1–9", "&lt;eos&gt;", "10–99", "&lt;eos&gt;"]
+    assert others.count("<th>one: perplexity, share</th><th>two: perplexity, share</th>") == 2
+
+
 def test_the_time_to_a_perplexity_is_that_of_the_first_epoch_below_it():
     run = made([200.0, 150.0, 120.0, 121.0, 110.0])
     assert [seconds_to(run, p) for p in (250, 150, 149, 120.5, 100)] == [10, 20, 30, 30, None]
@@ -119,12 +135,15 @@ def test_names_are_as_short_as_they_can_be(tmp_path):
     assert [short.name for short in with_short_names(named)] == ["a/1", "b/1", "b/2"]
     assert [short.name for short in with_short_names([named[0], named[2], named[2]])] == ["1", "2", "2"]
     assert isinstance(run, Reported) and run.model is None
+    (undecodable,) = with_short_names([run._replace(name=os.fsdecode(b"runs/\xff"))])
+    assert undecodable.name == r"\udcff"
+    charts.to_svg(charts.perplexity_chart([undecodable]), "")
 
 
 def test_what_cannot_be_reported(tmp_path):
     done = in_process.call("report.py", f"--output={tmp_path / 'out'}")
     assert done.returncode == 2
-    for damage, name in ((b"", "bare"), (b"{", "damaged"), (b'{"epoch": 1}\n', "lacking")):
+    for damage, name in ((b"", "bare"), (b"{", "damaged"), (b"3\n", "number"), (b'{"epoch": 1}\n', "lacking")):
         folder = tmp_path / name
         folder.mkdir()
         shutil.copy(RECORDED / "config.json", folder)
@@ -132,5 +151,10 @@ def test_what_cannot_be_reported(tmp_path):
         done = in_process.call("report.py", folder, f"--output={tmp_path / 'out'}")
         assert (done.returncode, done.stdout) == (1, "")
         assert str(folder) in done.stderr and done.stderr.count("\n") == 1
+    shutil.copy(RECORDED / "history.jsonl", tmp_path / "bare")
+    edit_json(tmp_path / "bare" / "config.json", lambda record: {k: v for k, v in record.items() if k != "data_path"})
+    done = in_process.call("report.py", tmp_path / "bare", f"--output={tmp_path / 'out'}")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "config.json" in done.stderr and "data_path" in done.stderr
     done = in_process.call("report.py", tmp_path / "nothing", f"--output={tmp_path / 'out'}")
     assert done.returncode == 1 and "nothing" in done.stderr

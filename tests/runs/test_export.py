@@ -194,6 +194,28 @@ def test_the_card_names_what_is_known_and_the_files_that_are_there(folder, lm, t
     assert all(fact in card for fact in ("114.510", "120.250", PTB_FINGERPRINT, "Linguistic Data Consortium"))
 
 
+def test_the_card_names_the_run_whose_weights_were_the_start(tmp_path):
+    write_run(tmp_path, CONFIG, WORDS, data_path="demo", init_from={"run": "runs/ptb-1"})
+    export(ptb.load(tmp_path), "word2vec")
+    assert "weights of runs/ptb-1" in (tmp_path / "export" / "README.md").read_text()
+
+
+def test_a_readme_of_something_else_is_not_replaced_and_a_card_is(lm, tmp_path):
+    (tmp_path / "README.md").write_text("# My project\n")
+    before = contents(tmp_path)
+    with raises_one_line(ExportError, tmp_path / "README.md", "--output"):
+        export(lm, "word2vec", tmp_path)
+    assert contents(tmp_path) == before
+    (tmp_path / "README.md").unlink()
+    for _ in range(2):
+        assert export(lm, "word2vec", tmp_path).difference == 0
+
+
+def test_a_folder_of_a_user_who_does_not_exist_is_taken_as_it_is(lm, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert export(lm, "word2vec", "~nobody1/out").path.is_file()
+
+
 @pytest.mark.parametrize("exists", [False, True])
 def test_a_file_that_differs_from_the_model_is_an_error_and_is_not_left(lm, exists, tmp_path, monkeypatch):
     def write_wrongly(source, path):

@@ -77,7 +77,7 @@ def test_checkpoints_that_disappear_after_opening(run):
         lm.model  # noqa: B018
 
 
-@pytest.mark.parametrize("choice", [{"rnn_mode": "cudnn"}, {"precision": "tf32"}])
+@pytest.mark.parametrize("choice", [{"rnn_mode": "cudnn"}, {"precision": "tf32"}, {"precision": "float16"}])
 def test_a_kernel_or_precision_that_the_machine_lacks(run, choice, monkeypatch):
     monkeypatch.setattr("ptb.runtime.devices.visible_gpus", list)
     monkeypatch.setattr("ptb.model.language_model.visible_gpus", list)
@@ -207,6 +207,12 @@ def test_a_damaged_file_is_an_error_that_names_it_and_nothing_changes(run, file,
         ptb.load(run).model  # noqa: B018
     assert not caplog.records
     assert contents(run) == before
+
+
+def test_a_vocabulary_without_eos_is_an_error_before_the_weights_are_read(run):
+    VOCABULARY_CASES["without <eos>"](run)
+    with raises_one_line(RunError, run / "vocabulary.txt", "<eos>"):
+        ptb.load(run)
 
 
 @pytest.mark.parametrize("damage", [shutil.rmtree, lambda run: (run / "config.json").unlink()])

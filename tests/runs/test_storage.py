@@ -63,6 +63,16 @@ def test_a_failed_write_leaves_the_previous_file(tmp_path):
     assert contents(tmp_path) == {path: b"old"}
 
 
+def test_two_processes_write_different_files_at_once(tmp_path):
+    def write(file):
+        file.write(b"check")
+        write_atomically(tmp_path / "adapt.json", b"{}")  # as by another process
+        file.write(b"point")
+
+    write_atomically(tmp_path / "checkpoint.npz", write)
+    assert contents(tmp_path) == {tmp_path / "checkpoint.npz": b"checkpoint", tmp_path / "adapt.json": b"{}"}
+
+
 @pytest.mark.parametrize("error", [ValueError("no JSON"), RecursionError("too deep")])
 def test_damaged_json_is_an_error_with_its_file_and_a_cure(error, tmp_path):
     with raises_one_line(RunError, tmp_path / "file", error, "the cure"), reading(tmp_path / "file", "the cure"):
@@ -75,7 +85,7 @@ def test_a_full_disk_stops_a_run_and_loses_nothing(corpus, unbroken, tmp_path):
         train_to_its_end(corpus, run.path, checkpoint_seconds=0)
     reached = run.checkpoints.load().record["step"]
     assert 0 < reached < 10
-    assert not (run.path / ".writing").exists()
+    assert not list(run.path.glob(".writing*"))
     train_to_its_end(corpus, run.path)
     assert_same_run(run.path, unbroken)
 
@@ -116,7 +126,7 @@ def damage_what_is_made_again(folder):
     (folder / "vocabulary.txt").unlink()
     cut(folder / "history.jsonl")
     next(folder.glob("events.out.*")).unlink()
-    (folder / ".writing").write_bytes(b"half a file")
+    (folder / ".writing.npz").write_bytes(b"half a file")
     (folder / "lock").write_text("not a pid")
 
 

@@ -9,10 +9,12 @@ import pytest
 import train
 from configs import TEST
 from helpers import run_files
+from helpers.texts import raises_one_line
 from helpers.training_runs import NEVER, StopAt
 from ptb.config import override
 from ptb.data.windows import windows
 from ptb.model.language_model import build_model
+from ptb.runs.storage import RunError
 from ptb.training import budget
 
 CONFIG = override(TEST, {"budget_minutes": 0.01, "batch_size": 8, "num_steps": 5, "averaging": "two_tailed"})
@@ -43,6 +45,12 @@ def test_a_stopped_run_goes_on_to_the_epochs_that_it_began_with(random_corpus, t
     train.train(CONFIG, random_corpus, tmp_path / "run")
     assert len(run_files.history(tmp_path / "run")) == 3
     run_files.assert_same_run(tmp_path / "run", tmp_path / "unbroken")
+
+
+def test_a_damaged_configuration_is_an_error_for_a_run_with_a_budget_too(random_corpus, tmp_path):
+    (tmp_path / "config.json").write_text('{"config": 3}')
+    with raises_one_line(RunError, tmp_path / "config.json"):
+        train.train(CONFIG, random_corpus, tmp_path)
 
 
 class Stop(StopAt):

@@ -1,6 +1,7 @@
 """Write a trained model in the formats of other programs; each file is read back and compared with the model."""
 
 import importlib.util
+import os
 import pathlib
 import shutil
 import tempfile
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from ptb.runs.export import graphs, weights
-from ptb.runs.export.card import model_card
+from ptb.runs.export.card import is_model_card, model_card
 from ptb.runs.export.source import ExportError, Source
 from ptb.runs.load import TrainedModel
 
@@ -52,16 +53,18 @@ def export(lm: TrainedModel, format: str, folder: pathlib.Path | str | None = No
     """Write a model in one of FORMATS, with its vocabulary and a model card beside it.
 
     `folder` is by default `export` in the run's folder. `text` is a file whose hidden states go into an npz file.
-    Raises ExportError if packages are missing, if the model has no such form, or if what was written differs from the model:
-    then the folder is as it was.
+    Raises ExportError if packages are missing, if the model has no such form, if what was written differs from the model, or
+    if the folder has a README.md that is no model card: then the folder is as it was.
     """
     chosen = FORMATS[format]
     missing = [package for package in chosen.packages if importlib.util.find_spec(package) is None]
     if missing:
         raise ExportError(f"--format={format}: needs {' and '.join(missing)}; pip install '.[{chosen.extra}]' in the checkout")
     source = Source(lm, text)
-    folder = lm.run.path / "export" if folder is None else pathlib.Path(folder).expanduser()
-    path, is_new = folder / chosen.file, not folder.exists()
+    folder = lm.run.path / "export" if folder is None else pathlib.Path(os.path.expanduser(folder))
+    path, card, is_new = folder / chosen.file, folder / "README.md", not folder.exists()
+    if card.exists() and not is_model_card(card.read_text("utf-8", "replace")):
+        raise ExportError(f"{card}: is of something else, and a model card would replace it; choose another --output")
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as temporary:
@@ -76,7 +79,7 @@ def export(lm: TrainedModel, format: str, folder: pathlib.Path | str | None = No
         raise
     (folder / "vocabulary.txt").write_bytes(lm.vocabulary.to_bytes())
     files = {name: other.file for name, other in FORMATS.items() if (folder / other.file).exists()}
-    (folder / "README.md").write_text(model_card(lm, files), encoding="utf-8")
+    card.write_text(model_card(lm, files), encoding="utf-8")
     return Exported(path, difference)
 
 

@@ -14,15 +14,16 @@ USES = {
     "npz": '`numpy.load("{file}")`: `words`, `embeddings`; of a text `tokens` and `layer_0`, …',
     "word2vec": '`gensim.models.KeyedVectors.load_word2vec_format("{file}")`: the input embeddings',
 }
+TITLE = ", a recurrent language model"  # after the name of the configuration
 UNITS = {"word": "words, separated by whitespace", "char": "characters; a space is `_`"}
 
 
 def model_card(lm: TrainedModel, files: dict[str, str]) -> str:
     """Return the card in Markdown. `files` are the names of the exported files by their format."""
-    record, result = lm.record, lm.run.result
+    record, result, source = lm.record, lm.run.result, lm.record.get("init_from")
     unit = UNITS.get(lm.config.data.level, lm.config.data.level)
     lines = [
-        f"# {record['model']}, a recurrent language model",
+        f"# {record['model']}{TITLE}",
         "",
         f"{lm.model.count_params():,} parameters, {len(lm.vocabulary):,} {unit}.",
         "",
@@ -33,6 +34,7 @@ def model_card(lm: TrainedModel, files: dict[str, str]) -> str:
         "## Text",
         "",
         f"Trained on {record['data_path'] or 'the Penn Treebank'}, fingerprint `{record['corpus']}`. {licence(record)}",
+        *([f"Training began with the weights of {source['run']}: the licence of its text counts too."] if source else []),
         "",
         "## Configuration",
         "",
@@ -51,6 +53,11 @@ def model_card(lm: TrainedModel, files: dict[str, str]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def is_model_card(text: str) -> bool:
+    """Return whether a text is a card that this program wrote, perhaps edited below its title."""
+    return text.partition("\n")[0].endswith(TITLE)
 
 
 def _perplexities(result):
