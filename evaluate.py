@@ -9,6 +9,7 @@ python evaluate.py runs/small-1 --nbest --lm_scale=0.5 <hypotheses.txt      # ra
 """
 
 import csv
+import hashlib
 import itertools
 import json
 import logging
@@ -148,22 +149,31 @@ def score_adaptively(
 ) -> Iterator[dict]:
     """Yield the records of valid and test under one of METHODS, with the settings that are best on valid.
 
-    Logs each trial on valid. Keeps settings, scores and trials in the run folder as adapt-<method>.json. Test is scored once.
+    Logs each trial on valid. Keeps settings, scores and trials in the run folder as adapt-<method>.json. Trials that are there,
+    of these weights and texts, are not repeated: a stopped search goes on, and dynamic_cache begins with the rates of dynamic.
+    Test is scored once.
     """
     splits = load_texts(lm, data_path, list(SPLITS), encoding)
-    adapter, trials, scored = Adapter(lm, splits["train"]), [], {}
+    adapter, scored = Adapter(lm, splits["train"]), {}
+    texts = hashlib.sha256(splits["train"].tobytes() + splits["valid"].tobytes()).hexdigest()[:16]
+    lm.model  # noqa: B018 -- reads the weights, and so their step
+    record = {"of": {"step": lm.step, "precision": lm.precision, "texts": texts}}
+    earlier = [lm.run.adaptation(name) or {} for name in ((method, "dynamic") if method == "dynamic_cache" else (method,))]
+    known = next((found["trials"] for found in earlier if found.get("of") == record["of"]), [])
+    trials = [*known]
 
     def report(trial):
         trials.append(trial)
         logger.warning("%s on valid: %s", method, ", ".join(f"{name} {value:.5g}" for name, value in trial.items()))
+        lm.run.write_json(f"adapt-{method}.json", record | {"trials": trials})
 
-    settings = adapter.tune(method, splits["valid"], report)
+    settings = adapter.tune(method, splits["valid"], report, known)
     for split in ("valid", "test"):
         log_probabilities = lm.require_finite(adapter.score(method, splits[split], settings))
         scored[split] = Score.of(-log_probabilities).perplexity
-        record = {"run": f"{lm.run.path} {method}", "split": split, "tokens": log_probabilities.size}
-        yield record | {"perplexity": scored[split], "precision": lm.precision, "settings": settings}
-    lm.run.write_json(f"adapt-{method}.json", {"settings": settings, "perplexity": scored, "trials": trials})
+        score = {"run": f"{lm.run.path} {method}", "split": split, "tokens": log_probabilities.size}
+        yield score | {"perplexity": scored[split], "precision": lm.precision, "settings": settings}
+    lm.run.write_json(f"adapt-{method}.json", record | {"settings": settings, "perplexity": scored, "trials": trials})
 
 
 def check_comparable(models: list[TrainedModel], data_path: str | None = None) -> None:

@@ -32,21 +32,41 @@ class Adapter:
     def __init__(self, lm: TrainedModel, train_ids: np.ndarray, num_steps: int = 20):
         self.lm, self.train_ids, self.num_steps = lm, train_ids, num_steps
 
-    def tune(self, method: str, valid_ids: np.ndarray, report: Callable[[dict], None] = lambda trial: None) -> dict:
-        """Return the settings of a method with the best perplexity on `valid_ids`; `report` gets every trial."""
+    def tune(
+        self,
+        method: str,
+        valid_ids: np.ndarray,
+        report: Callable[[dict], None] = lambda trial: None,
+        known: Iterable[dict] = (),
+    ) -> dict:
+        """Return the settings of a method with the best perplexity on `valid_ids`; `report` gets every new trial.
+
+        `known` are trials that were reported before, of the same model and texts. They are not repeated.
+        """
+        perplexities = {_key(trial): trial["valid_perplexity"] for trial in known}
+
+        def perplexity_with(score):
+            def perplexity(settings):
+                key = _key(settings)
+                if key not in perplexities:
+                    perplexities[key] = Score.of(-score(settings)).perplexity
+                    report({"valid_perplexity": perplexities[key]} | settings)
+                return perplexities[key]
+
+            return perplexity
+
         if method == "temperature":
-            trials = ({"inverse_temperature": value} for value in INVERSE_TEMPERATURES)
-            return self._best(trials, lambda settings: self.score(method, valid_ids, settings), report)
+            grid = ({"inverse_temperature": value} for value in INVERSE_TEMPERATURES)
+            return min(grid, key=perplexity_with(lambda settings: self.score(method, valid_ids, settings)))
         if method == "mc_dropout":
             return {"passes": DROPOUT_PASSES}
-        if method == "cache":
-            static = self._static(valid_ids)
-            return self._tune_cache(static, valid_ids, report)
-        rates = self._tune_dynamic(valid_ids, report)
+        rates = {} if method == "cache" else best_rates(perplexity_with(lambda rates: self._dynamic(valid_ids, rates)[0]))
         if method == "dynamic":
             return rates
-        dynamic = self._dynamic(valid_ids, rates)
-        return rates | self._tune_cache(dynamic, valid_ids, report)
+        scored = self._dynamic(valid_ids, rates) if rates else self._static(valid_ids)
+        grid = ({"weight": w, "flatness": f} for w, f in itertools.product(CACHE_WEIGHTS, CACHE_FLATNESS))
+        cached = perplexity_with(lambda settings: cached_log_probabilities(*scored, valid_ids, CacheSettings(**settings)))
+        return rates | min(grid, key=cached)
 
     def score(self, method: str, ids: np.ndarray, settings: dict) -> np.ndarray:
         """Return the log probabilities in nats of every token of a text but the first, `[N - 1]`."""
@@ -59,39 +79,6 @@ class Adapter:
             return cached_log_probabilities(*self._static(ids), ids, cache)
         log_probabilities, features = self._dynamic(ids, settings)
         return log_probabilities if method == "dynamic" else cached_log_probabilities(log_probabilities, features, ids, cache)
-
-    def _best(self, trials: Iterable[dict], score: Callable, report: Callable) -> dict:
-        results = []
-        for settings in trials:
-            results.append((Score.of(-score(settings)).perplexity, settings))
-            report({"valid_perplexity": results[-1][0]} | settings)
-        return min(results, key=lambda result: result[0])[1]
-
-    def _tune_dynamic(self, valid_ids, report):
-        """Return the best rates: the learning rate, then the decay, then the learning rate again.
-
-        Each goes to the next value of its grid as long as that is better. No setting is tried twice.
-        """
-        known = {}
-
-        def perplexity(settings):
-            key = settings["learning_rate"], settings["decay"]
-            if key not in known:
-                known[key] = Score.of(-self._dynamic(valid_ids, settings)[0]).perplexity
-                report({"valid_perplexity": known[key]} | settings)
-            return known[key]
-
-        best = FIRST
-        for name, grid in (("learning_rate", RATES), ("decay", DECAYS), ("learning_rate", RATES)):
-            for direction in (1, -1):
-                place = grid.index(best[name]) + direction
-                while 0 <= place < len(grid) and perplexity(best | {name: grid[place]}) < perplexity(best):
-                    best, place = best | {name: grid[place]}, place + direction
-        return best
-
-    def _tune_cache(self, scored, valid_ids, report):
-        grid = ({"weight": w, "flatness": f} for w, f in itertools.product(CACHE_WEIGHTS, CACHE_FLATNESS))
-        return self._best(grid, lambda s: cached_log_probabilities(*scored, valid_ids, CacheSettings(**s)), report)
 
     @cached_property
     def _dynamic_score(self):
@@ -144,3 +131,21 @@ class Adapter:
                 losses.append(loss.numpy()[0])
             total = np.logaddexp(total, -np.concatenate(losses).astype(np.float64))
         return total - np.log(passes)
+
+
+def best_rates(perplexity: Callable[[dict], float]) -> dict:
+    """Return the best settings of dynamic evaluation: the learning rate, then the decay, then the learning rate again.
+
+    Each goes to the next value of its grid as long as that is better.
+    """
+    best = FIRST
+    for name, grid in (("learning_rate", RATES), ("decay", DECAYS), ("learning_rate", RATES)):
+        for direction in (1, -1):
+            place = grid.index(best[name]) + direction
+            while 0 <= place < len(grid) and perplexity(best | {name: grid[place]}) < perplexity(best):
+                best, place = best | {name: grid[place]}, place + direction
+    return best
+
+
+def _key(settings: dict) -> tuple:
+    return tuple(sorted((name, value) for name, value in settings.items() if name != "valid_perplexity"))

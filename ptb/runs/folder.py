@@ -72,6 +72,14 @@ class RunFolder:
             logger.warning("%s", error)
             return None
 
+    def adaptation(self, method: str) -> dict[str, Any] | None:
+        """The content of `adapt-<method>.json`, which evaluate.py writes; None if there is none, or if it is damaged."""
+        try:
+            return self._read_json(f"adapt-{method}.json", "it is written again")
+        except RunError as error:
+            logger.warning("%s", error)
+            return None
+
     def matches(self, config: dict[str, Any], with_changes: bool = False) -> bool:
         """Return whether this run has begun here; False if none has. Raises RunError if another run has.
 

@@ -24,6 +24,7 @@ from helpers.training_runs import begin
 from ptb.config import override
 from ptb.data.corpus import load_corpus
 from ptb.data.vocabulary import EOS
+from ptb.runs import adapt
 
 CONFIG = override(TEST, {"layers": (4, 3), "init_scale": 0.7})
 
@@ -292,6 +293,32 @@ def test_a_sentence_with_an_unknown_word_is_an_error_if_there_is_no_unk(tmp_path
     done = in_process.call("evaluate.py", "run", "--stdin", stdin="the cat\nthe zebra\n", cwd=tmp_path)
     first, *_ = done.stdout.splitlines(keepends=True)
     assert_rejected(done, 1, ["standard input", "2", "zebra"], tmp_path, before, printed=first)
+
+
+@pytest.mark.slow
+def test_a_search_for_settings_goes_on_with_the_trials_of_the_same_weights_and_texts(folder_to_damage, monkeypatch):
+    run = folder_to_damage / "run"
+    monkeypatch.setattr(adapt, "RATES", (5e-5, 1e-4, 1.5e-4))
+    monkeypatch.setattr(adapt, "CACHE_FLATNESS", (0.3, 1.0))
+
+    def adapted(method, *arguments):
+        """Return the perplexities, the trials that were printed and those that were kept, and the settings."""
+        command = (run, f"--adapt={method}", f"--data_path={folder_to_damage / 'data'}", "--json", *arguments)
+        done = in_process.succeed("evaluate.py", *command, cwd=folder_to_damage)
+        kept = json.loads((run / f"adapt-{method}.json").read_text())
+        perplexities = [json.loads(line)["perplexity"] for line in done.stdout.splitlines()]
+        return perplexities, done.stderr.count(" on valid: "), kept["trials"], kept["settings"]
+
+    perplexities, printed, trials, settings = adapted("dynamic")
+    assert printed == len(trials) >= 4
+    edit_json(run / "adapt-dynamic.json", lambda kept: {"of": kept["of"], "trials": kept["trials"][:2]})  # as if stopped
+    assert adapted("dynamic") == (perplexities, len(trials) - 2, trials, settings)
+    _, printed, both, chosen = adapted("dynamic_cache")
+    assert (printed, both[: len(trials)]) == (2 * len(adapt.CACHE_WEIGHTS), trials)
+    assert chosen.items() >= settings.items()
+    (run / "adapt-dynamic.json").write_text("{")
+    edit_json(run / "adapt-dynamic_cache.json", lambda kept: kept | {"of": kept["of"] | {"step": 0}})  # of other weights
+    assert adapted("dynamic_cache")[1] == len(both)
 
 
 def test_runs_of_different_vocabularies_cannot_be_averaged(folders, tiny_corpus, tmp_path):

@@ -114,3 +114,5 @@ def test_the_rates_that_are_tried(adapter, monkeypatch):
     tried = [(trial["learning_rate"], trial["decay"]) for trial in trials]
     assert sorted(tried[:2]) == [(1e-4, 2e-3), (1e-3, 2e-3)]
     assert tried[2:] == [(1e-2, 2e-3), (1e-2, 1e-2), (1e-2, 1e-3), (1e-3, 1e-3)]
+    assert adapter.tune("dynamic", VALID, trials.append, known=trials[:3]) == {"learning_rate": 1e-2, "decay": 1e-3}
+    assert trials[6:] == trials[3:6]
