@@ -37,6 +37,7 @@ HEADLINES = (
     ("small_tied_projected", 1),
     ("word_language_model_200", 1),
     ("word_language_model_650", 1),
+    ("one_hour", 1),
     ("melis_10m", 1),
 )
 
