@@ -164,7 +164,8 @@ def score_adaptively(
 
     def report(trial):
         trials.append(trial)
-        logger.warning("%s on valid: %s", method, ", ".join(f"{name} {value:.5g}" for name, value in trial.items()))
+        shown = (f"{name} {'not finite' if value is None else f'{value:.5g}'}" for name, value in trial.items())
+        logger.warning("%s on valid: %s", method, ", ".join(shown))
         lm.run.write_json(f"adapt-{method}.json", record | {"trials": trials})
 
     settings = adapter.tune(method, splits["valid"], report, known)

@@ -5,6 +5,7 @@ Dynamic evaluation and the cache adapt to the text that they score; their number
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterable
 from functools import cached_property
 
@@ -41,16 +42,18 @@ class Adapter:
     ) -> dict:
         """Return the settings of a method with the best perplexity on `valid_ids`; `report` gets every new trial.
 
-        `known` are trials that were reported before, of the same model and texts. They are not repeated.
+        A trial whose perplexity is not finite has None: too high a rate makes the weights diverge. `known` are trials that were
+        reported before, of the same model and texts. They are not repeated.
         """
-        perplexities = {_key(trial): trial["valid_perplexity"] for trial in known}
+        perplexities = {_key(trial): trial["valid_perplexity"] or math.inf for trial in known}
 
         def perplexity_with(score):
             def perplexity(settings):
                 key = _key(settings)
                 if key not in perplexities:
-                    perplexities[key] = Score.of(-score(settings)).perplexity
-                    report({"valid_perplexity": perplexities[key]} | settings)
+                    reached = Score.of(-score(settings)).perplexity
+                    report({"valid_perplexity": reached if math.isfinite(reached) else None} | settings)
+                    perplexities[key] = reached if math.isfinite(reached) else math.inf
                 return perplexities[key]
 
             return perplexity

@@ -116,3 +116,19 @@ def test_the_rates_that_are_tried(adapter, monkeypatch):
     assert tried[2:] == [(1e-2, 2e-3), (1e-2, 1e-2), (1e-2, 1e-3), (1e-3, 1e-3)]
     assert adapter.tune("dynamic", VALID, trials.append, known=trials[:3]) == {"learning_rate": 1e-2, "decay": 1e-3}
     assert trials[6:] == trials[3:6]
+
+
+def test_a_rate_that_diverges_is_none_and_not_chosen(adapter, monkeypatch):
+    """NaN at the highest rate, whether it is computed or known."""
+
+    def dynamic(ids, settings):
+        rate = settings["learning_rate"]
+        return np.full(9, np.nan if rate > 5e-3 else rate - settings["decay"]), None
+
+    monkeypatch.setattr(adapter, "_dynamic", dynamic)
+    trials = []
+    for known in ([], trials):
+        settings = adapter.tune("dynamic", VALID, trials.append, known)
+        assert settings["learning_rate"] == 1e-3
+    (diverged,) = {trial["valid_perplexity"] for trial in trials if trial["learning_rate"] > 5e-3}
+    assert diverged is None
