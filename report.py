@@ -31,7 +31,7 @@ def main(values: flags.FlagValues, paths: list[str]) -> None:
     if not paths:
         raise flags.Error("which runs? Name one or more run folders, for example: report.py runs/*")
     if importlib.util.find_spec("matplotlib") is None:
-        raise RunError("report.py: draws with matplotlib, which is not installed; type: pip install matplotlib")
+        raise RunError("matplotlib: is not installed, and draws the charts; type: pip install matplotlib")
     folder = pathlib.Path(os.path.expanduser(values.output))
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
