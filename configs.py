@@ -179,7 +179,7 @@ MELIS_10M = Config(
     num_epochs=240,
 )
 
-# What an hour buys: a smaller melis_10m with the rates of a short training. docs/one_hour.md has the trials.
+# Ours: a smaller melis_10m, with the schedule and the dropout of a short training. docs/one_hour.md has the trials.
 ONE_HOUR = override(
     MELIS_10M,
     {

@@ -154,12 +154,10 @@ def score_adaptively(
     Test is scored once.
     """
     splits = load_texts(lm, data_path, list(SPLITS), encoding)
-    adapter, scored = Adapter(lm, splits["train"]), {}
+    adapter, scored = Adapter(lm.model, splits["train"]), {}
     texts = hashlib.sha256(splits["train"].tobytes() + splits["valid"].tobytes()).hexdigest()[:16]
-    lm.model  # noqa: B018 -- reads the weights, and so their step
     record = {"of": {"step": lm.step, "precision": lm.precision, "texts": texts}}
-    earlier = [lm.run.adaptation(name) or {} for name in ((method, "dynamic") if method == "dynamic_cache" else (method,))]
-    known = next((found["trials"] for found in earlier if found.get("of") == record["of"]), [])
+    known = known_trials(lm, method, record["of"])
     trials = [*known]
 
     def report(trial):
@@ -175,6 +173,13 @@ def score_adaptively(
         score = {"run": f"{lm.run.path} {method}", "split": split, "tokens": log_probabilities.size}
         yield score | {"perplexity": scored[split], "precision": lm.precision, "settings": settings}
     lm.run.write_json(f"adapt-{method}.json", record | {"settings": settings, "perplexity": scored, "trials": trials})
+
+
+def known_trials(lm: TrainedModel, method: str, of: dict) -> list[dict]:
+    """Return the earlier trials of a method with the same weights and texts; of `dynamic` if `dynamic_cache` has none."""
+    names = (method, "dynamic") if method == "dynamic_cache" else (method,)
+    records = (lm.run.adaptation(name) or {} for name in names)
+    return next((record["trials"] for record in records if record.get("of") == of), [])
 
 
 def check_comparable(models: list[TrainedModel], data_path: str | None = None) -> None:

@@ -27,7 +27,7 @@ from ptb.data import grammar
 from ptb.data.corpus import Corpus, load_corpus
 from ptb.data.download import PTB_FINGERPRINT
 from ptb.data.files import DataError
-from ptb.data.vocabulary import EOS, UNK, UnknownTokens, join_tokens
+from ptb.data.vocabulary import UNK, UnknownTokens
 from ptb.data.windows import Windows, scoring_windows, validation_windows, windows
 from ptb.evaluation import sampling
 from ptb.evaluation.score import LONG_TEXT, make_eval_step, score
@@ -49,7 +49,6 @@ from ptb.training.state import Diverged, TrainState, trained_variables
 from ptb.training.step import Sums, make_train_step
 
 ROOT = pathlib.Path(__file__).parent
-SAMPLE_LENGTH = 100  # tokens
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -105,8 +104,8 @@ def main(values: flags.FlagValues) -> None:
             init_from=source,
             about=about | {"overrides": differences(config, named)},
         )
-    is_whole = corpus.vocabulary.ids.get(UNK, -1) not in corpus.test  # with <unk> for some words it is easier to predict
-    if values.data_path == "demo" and config.data.level == "word" and is_whole:
+    has_all_words = corpus.vocabulary.ids.get(UNK, -1) not in corpus.test  # a text with <unk> is easier to predict
+    if values.data_path == "demo" and config.data.level == "word" and has_all_words:
         print_floor(result["test_perplexity"])
 
 
@@ -140,11 +139,11 @@ def make_monitoring(values: flags.FlagValues, name: str, corpus: Corpus) -> Moni
     """Return what the flags say of progress and checkpoints; the published score of the name belongs to PTB alone."""
     published = published_scores(name) if corpus.fingerprint() == PTB_FINGERPRINT else None
     return Monitoring(
-        60 * values.checkpoint_minutes,
-        values.report_every,
-        values.sample_every,
-        values.profile,
-        values.progress == "auto" and can_draw(),
+        checkpoint_seconds=60 * values.checkpoint_minutes,
+        report_every=values.report_every,
+        sample_every=values.sample_every,
+        profile=values.profile,
+        live=values.progress == "auto" and can_draw(),
         published_valid=published and published[0],
     )
 
@@ -278,7 +277,7 @@ def train_epochs(config, corpus, run, model, setting, stop, progress: Progress) 
                 state.advance()
                 progress.step(state)
                 if is_due(monitoring.sample_every, state.step):
-                    text = sample_text(next_step, model, corpus.vocabulary, config, state.step)
+                    text = sampling.sample_text(next_step, model, corpus.vocabulary, config.data.level, seed=state.step)
                     progress.curves.add(SAMPLE, state.step, text)
                 stopping_now = stop.requested()
                 if stopping_now or state.seconds_since_save() > monitoring.checkpoint_seconds:
@@ -387,15 +386,6 @@ def print_floor(reached: float) -> None:
     print_line(
         f"Floor: {floor:.3f}, the perplexity of the grammar that wrote the text; this model: {reached / floor - 1:.1%} above"
     )
-
-
-def sample_text(next_step, model: LanguageModel, vocabulary, config: Config, step: int) -> str:
-    """Return a text that the model writes now; the number of the step is the seed."""
-    try:
-        ids = list(sampling.generate(next_step, vocabulary.ids[EOS], model.initial_state(1), SAMPLE_LENGTH, (step,)))
-    except sampling.NotFiniteError as error:  # the next check tells whether training has diverged
-        return f"({error})"
-    return "".join(join_tokens((vocabulary.words[token] for token in ids), config.data.level))
 
 
 def hyperparameters(record: dict, config: Config) -> dict:

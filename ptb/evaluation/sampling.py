@@ -5,7 +5,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
+from ptb.data.vocabulary import EOS, Vocabulary, join_tokens
 from ptb.evaluation.score import state_signature
+
+SAMPLE_LENGTH = 100  # tokens
 
 
 class NotFiniteError(Exception):
@@ -78,6 +81,15 @@ def generate(
         p = distribution(logits.numpy())
         token = int(np.random.default_rng((*seed, position)).choice(p.size, p=p))
         yield token
+
+
+def sample_text(next_step: Callable, model, vocabulary: Vocabulary, level: str, seed: int, length: int = SAMPLE_LENGTH) -> str:
+    """Return a text of `length` tokens that the model writes after an `<eos>`; the error in brackets if it is not finite."""
+    try:
+        ids = list(generate(next_step, vocabulary.ids[EOS], model.initial_state(1), length, (seed,)))
+    except NotFiniteError as error:
+        return f"({error})"
+    return "".join(join_tokens((vocabulary.words[token] for token in ids), level))
 
 
 def until_sentence(ids: Iterable[int], eos: int, count: int | None) -> Iterator[int]:

@@ -1,7 +1,7 @@
 """The page of a report: one HTML file with its charts in it, which needs no network and no JavaScript."""
 
 import datetime
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
 
 import numpy as np
@@ -39,7 +39,7 @@ def page(runs: Sequence[Reported], figures: dict[str, Figure], split: str) -> st
     parts: list[Iterable[str]] = [table_of_runs(runs), training(runs, figures)]
     if scored:
         parts += [words(scored, figures, split), samples(scored)]
-    for first, second, *_ in (alike for alike in of_the_same_text(scored) if len(alike) > 1):
+    for first, second, *_ in (alike for alike in grouped(scored, lambda run: run.scored.tokens) if len(alike) > 1):
         parts.append(comparison(first, second))
     bare = [run.name for run in runs if not run.scored]
     if bare:
@@ -91,15 +91,13 @@ def words(scored: Sequence[Reported], figures: dict[str, Figure], split: str) ->
     yield charts.to_svg(figures["words"], "words")
     for title, (grouping, _) in GROUPINGS.items():
         yield f"<h3>Perplexity {title}</h3>"
-        alike: dict[tuple, list] = {}  # runs whose groups have the same tokens; frequencies depend on the training text too
-        for run in scored:
-            groups = grouping(run.scored)
-            alike.setdefault(tuple((group.label, group.tokens) for group in groups), []).append((run, groups))
-        for same, pairs in alike.items():
-            head = ["", "tokens", *(f"{run.name}: perplexity, share" for run, _ in pairs)]
+        pairs = [(run, grouping(run.scored)) for run in scored]
+        # A table is of runs whose groups have the same tokens: a word's frequency depends on the training text too.
+        for alike in grouped(pairs, lambda pair: tuple((group.label, group.tokens) for group in pair[1])):
+            head = ["", "tokens", *(f"{run.name}: perplexity, share" for run, _ in alike)]
             rows = (
-                [escape(label), f"{tokens:,}", *(f"{g.perplexity:,.1f} &nbsp; {g.share:.1%}" for g in row)]
-                for (label, tokens), *row in zip(same, *(groups for _, groups in pairs))
+                [escape(row[0].label), f"{row[0].tokens:,}", *(f"{g.perplexity:,.1f} &nbsp; {g.share:.1%}" for g in row)]
+                for row in zip(*(groups for _, groups in alike))
             )
             yield from table(head, rows)
     yield "<h3>Calibration</h3>"
@@ -122,12 +120,11 @@ def words(scored: Sequence[Reported], figures: dict[str, Figure], split: str) ->
         yield from table(["word", "times", "perplexity", "share", "place"], rows, text_columns={4})
 
 
-def of_the_same_text(scored: Sequence[Reported]) -> list[list[Reported]]:
-    """Return the runs in lists of those whose words can be compared: one text in one vocabulary."""
-    lists: dict[int, list[Reported]] = {}
-    for run in scored:
-        alike = next((number for number, others in lists.items() if others[0].scored.tokens == run.scored.tokens), len(lists))
-        lists.setdefault(alike, []).append(run)
+def grouped(items: Iterable, key: Callable) -> list[list]:
+    """Return the items in lists of those with the same key, in the order of the first of each."""
+    lists: dict = {}
+    for item in items:
+        lists.setdefault(key(item), []).append(item)
     return list(lists.values())
 
 

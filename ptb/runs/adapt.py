@@ -16,13 +16,13 @@ from ptb.data.windows import scoring_windows
 from ptb.evaluation.cache import CacheSettings, cached_log_probabilities
 from ptb.evaluation.dynamic import DynamicSettings, gradient_statistics, make_dynamic_score
 from ptb.evaluation.score import Score, make_sampled_dropout_step, make_tempered_step, state_signature
-from ptb.runs.load import TrainedModel
+from ptb.model.language_model import LanguageModel
 
 METHODS = ("temperature", "mc_dropout", "cache", "dynamic", "dynamic_cache")
 INVERSE_TEMPERATURES = [round(1.1 - 0.02 * step, 2) for step in range(16)]  # multiply the logits (lamb, training.py)
 RATES = (2e-5, 3e-5, 5e-5, 7e-5, 1e-4, 1.5e-4, 2e-4, 3e-4, 5e-4, 7e-4, 1e-3)  # per 5 tokens
 DECAYS = (5e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2)
-FIRST = {"learning_rate": 1e-4, "decay": 2e-3}  # where the search for the best of both begins
+FIRST_RATES = {"learning_rate": 1e-4, "decay": 2e-3}  # where the search for the best of both begins
 CACHE_WEIGHTS, CACHE_FLATNESS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3), (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 DROPOUT_PASSES = 20
 
@@ -30,8 +30,8 @@ DROPOUT_PASSES = 20
 class Adapter:
     """Scores texts under one trained model by one of METHODS. `tune` chooses its settings on the validation text."""
 
-    def __init__(self, lm: TrainedModel, train_ids: np.ndarray, num_steps: int = 20):
-        self.lm, self.train_ids, self.num_steps = lm, train_ids, num_steps
+    def __init__(self, model: LanguageModel, train_ids: np.ndarray, num_steps: int = 20):
+        self.model, self.train_ids, self.num_steps = model, train_ids, num_steps
 
     def tune(
         self,
@@ -52,8 +52,9 @@ class Adapter:
                 key = _key(settings)
                 if key not in perplexities:
                     reached = Score.of(-score(settings)).perplexity
-                    report({"valid_perplexity": reached if math.isfinite(reached) else None} | settings)
-                    perplexities[key] = reached if math.isfinite(reached) else math.inf
+                    finite = reached if math.isfinite(reached) else None
+                    report({"valid_perplexity": finite} | settings)
+                    perplexities[key] = finite or math.inf
                 return perplexities[key]
 
             return perplexity
@@ -85,11 +86,11 @@ class Adapter:
 
     @cached_property
     def _dynamic_score(self):
-        return make_dynamic_score(self.lm.model, gradient_statistics(self.lm.model, self.train_ids))
+        return make_dynamic_score(self.model, gradient_statistics(self.model, self.train_ids))
 
     @cached_property
     def _static_step(self):
-        model, ids = self.lm.model, tf.TensorSpec([1, None], tf.int32)
+        model, ids = self.model, tf.TensorSpec([1, None], tf.int32)
 
         @tf.function(autograph=False, input_signature=[ids, ids, state_signature(model, 1)])
         def step(inputs, targets, state):
@@ -100,7 +101,7 @@ class Adapter:
 
     @cached_property
     def _tempered_step(self):
-        return make_tempered_step(self.lm.model)
+        return make_tempered_step(self.model)
 
     def _dynamic(self, ids, settings):
         chosen = DynamicSettings(learning_rate=settings["learning_rate"], decay=settings["decay"])
@@ -108,7 +109,7 @@ class Adapter:
 
     def _static(self, ids):
         """Return the log probabilities and the outputs of the last layer, `[N - 1, size]`."""
-        state, losses, features = self.lm.model.initial_state(1), [], []
+        state, losses, features = self.model.initial_state(1), [], []
         for inputs, targets in scoring_windows(ids):
             loss, raw, state = self._static_step(inputs, targets, state)
             losses.append(loss.numpy())
@@ -116,7 +117,7 @@ class Adapter:
         return -np.concatenate(losses), np.concatenate(features)
 
     def _tempered(self, ids, inverse_temperature):
-        model, losses = self.lm.model, []
+        model, losses = self.model, []
         state = model.initial_state(1)
         for inputs, targets in scoring_windows(ids):
             loss, state = self._tempered_step(inputs, targets, state, tf.constant(inverse_temperature, model.dtype))
@@ -125,7 +126,7 @@ class Adapter:
 
     def _mc_dropout(self, ids, passes):
         """Return the log of the mean probability over passes with dropout, each with masks of its own."""
-        model, total = self.lm.model, np.full(len(ids) - 1, -np.inf)
+        model, total = self.model, np.full(len(ids) - 1, -np.inf)
         step = make_sampled_dropout_step(model)
         for number in range(passes):
             state, losses = model.initial_state(1), []
@@ -141,7 +142,7 @@ def best_rates(perplexity: Callable[[dict], float]) -> dict:
 
     Each goes to the next value of its grid as long as that is better.
     """
-    best = FIRST
+    best = FIRST_RATES
     for name, grid in (("learning_rate", RATES), ("decay", DECAYS), ("learning_rate", RATES)):
         for direction in (1, -1):
             place = grid.index(best[name]) + direction

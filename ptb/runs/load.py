@@ -121,11 +121,11 @@ class TrainedModel:
         if other and (other.config, other.vocabulary) == (self.config, self.vocabulary):
             self._donor, self._steps = other, other._steps
 
-    def compiled(self, make: Callable, *options) -> Callable:
-        """Return `make(model, *options)`, a compiled function, made once."""
-        key = make, options
+    def compiled(self, make: Callable, jit_compile: bool = False) -> Callable:
+        """Return the compiled function that `make` returns for the model, with or without XLA. Each is made once."""
+        key = make, jit_compile
         if key not in self._steps:
-            self._steps[key] = make(self.model, *options)
+            self._steps[key] = make(self.model, jit_compile=True) if jit_compile else make(self.model)
         return self._steps[key]
 
     def log_probabilities(self, ids: np.ndarray) -> np.ndarray:
@@ -141,7 +141,7 @@ class TrainedModel:
         return self.require_finite(self._score_text(make_confidence_step, ids))
 
     def _score_text(self, make, ids):
-        return score_windows(self.compiled(make, len(ids) >= LONG_TEXT), self.model, scoring_windows(ids))[0]
+        return score_windows(self.compiled(make, jit_compile=len(ids) >= LONG_TEXT), self.model, scoring_windows(ids))[0]
 
     def perplexity(self, text: str | os.PathLike) -> float:
         """Return the perplexity of a text file, or of a text given as a string of one sentence per line.
@@ -178,7 +178,7 @@ class TrainedModel:
         if carry_state:
             yield from self._iterate_carried(numbered)
             return
-        scorer, error = SentenceScorer(self.compiled(make_eval_step, False), self.model, self.vocabulary.ids[EOS]), None
+        scorer, error = SentenceScorer(self.compiled(make_eval_step), self.model, self.vocabulary.ids[EOS]), None
         while not error:
             group = []
             try:
@@ -197,7 +197,7 @@ class TrainedModel:
 
     def _iterate_carried(self, sentences):
         """Yield the scores of lines of one text."""
-        eos, state, step = self.vocabulary.ids[EOS], self.model.initial_state(1), self.compiled(make_eval_step, False)
+        eos, state, step = self.vocabulary.ids[EOS], self.model.initial_state(1), self.compiled(make_eval_step)
         for tokens, ids in sentences:
             losses, state = step(np.append(eos, ids[:-1])[np.newaxis].astype(np.int32), ids[np.newaxis], state)
             yield self._sentence_score(tokens, -losses.numpy()[0])
@@ -350,7 +350,7 @@ class TrainedModel:
         for start in range(0, len(ids), PROMPT_WINDOW):
             window = np.array([ids[start : start + PROMPT_WINDOW]], np.int32)
             is_long = len(ids) >= LONG_PROMPT and window.shape[1] == PROMPT_WINDOW
-            state = self.compiled(sampling.make_read_step, is_long)(window, state)
+            state = self.compiled(sampling.make_read_step, jit_compile=is_long)(window, state)
         return state
 
 

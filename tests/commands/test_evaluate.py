@@ -301,9 +301,9 @@ def test_a_search_for_settings_goes_on_with_the_trials_of_the_same_weights_and_t
     monkeypatch.setattr(adapt, "RATES", (5e-5, 1e-4, 1.5e-4))
     monkeypatch.setattr(adapt, "CACHE_FLATNESS", (0.3, 1.0))
 
-    def adapted(method, *arguments):
+    def adapted(method):
         """Return the perplexities, the trials that were printed and those that were kept, and the settings."""
-        command = (run, f"--adapt={method}", f"--data_path={folder_to_damage / 'data'}", "--json", *arguments)
+        command = (run, f"--adapt={method}", f"--data_path={folder_to_damage / 'data'}", "--json")
         done = in_process.succeed("evaluate.py", *command, cwd=folder_to_damage)
         kept = json.loads((run / f"adapt-{method}.json").read_text())
         perplexities = [json.loads(line)["perplexity"] for line in done.stdout.splitlines()]

@@ -15,6 +15,7 @@ from helpers.run_files import curve, events
 from helpers.training_runs import StopAt, begin
 from ptb.config import override
 from ptb.data.corpus import load_corpus
+from ptb.evaluation import sampling
 from ptb.evaluation.score import score
 from ptb.model.language_model import build_model
 from ptb.runs.folder import RunFolder
@@ -154,7 +155,7 @@ def test_reports_and_samples_come_every_so_many_steps(random_corpus, tmp_path, c
     assert [*samples] == [12, 24]
     for text in samples.values():
         assert set(text.split()) <= set("abcdefgh")
-        assert len(text.split()) + text.count("\n") == train.SAMPLE_LENGTH
+        assert len(text.split()) + text.count("\n") == sampling.SAMPLE_LENGTH
 
 
 @pytest.mark.parametrize(("count", "reports"), [(2323, 10), (10, 10), (19, 10), (3, 3), (1, 1)])

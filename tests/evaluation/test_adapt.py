@@ -1,7 +1,5 @@
 """Temperature, Monte Carlo dropout, cache and dynamic evaluation of a trained model, and the choice of settings on valid."""
 
-import types
-
 import numpy as np
 import pytest
 
@@ -22,7 +20,7 @@ VALID, TEST = (rng.integers(0, VOCAB, 26).astype(np.int32) for _ in range(2))
 def make_adapter(**options):
     architecture = Model(layers=(5,), init_scale=0.9, **options)
     model = LanguageModel(VOCAB, architecture, Dropout(input=0.3, hidden=0.3, output=0.3, state=0.2), dtype="float64")
-    return Adapter(types.SimpleNamespace(model=model), TRAIN, num_steps=10)
+    return Adapter(model, TRAIN, num_steps=10)
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +53,12 @@ def of_targets(log_p, ids):
 @pytest.mark.parametrize("factor", [1.0, 0.8])
 def test_the_inverse_temperature_multiplies_the_logits(factor, options):
     adapter = make_adapter(**options)
-    expected = of_targets(oracle.log_softmax(factor * log_p(adapter.lm.model, TEST)), TEST)
+    expected = of_targets(oracle.log_softmax(factor * log_p(adapter.model, TEST)), TEST)
     np.testing.assert_allclose(adapter.score("temperature", TEST, {"inverse_temperature": factor}), expected, rtol=1e-9)
 
 
 def test_monte_carlo_dropout_is_the_log_of_the_mean_probability_of_passes_with_masks_of_their_own(adapter):
-    model = adapter.lm.model
+    model = adapter.model
     passes = []
     for number in range(3):
         logits, _ = model(TEST[np.newaxis, :-1], model.initial_state(1), training=True, dropout_seed=[number, 0])
@@ -71,7 +69,7 @@ def test_monte_carlo_dropout_is_the_log_of_the_mean_probability_of_passes_with_m
 
 
 def test_the_cache_reads_the_outputs_of_the_last_layer(adapter):
-    model = adapter.lm.model
+    model = adapter.model
     outputs, _ = model.outputs(TEST[np.newaxis, :-1], model.initial_state(1))
     settings = {"weight": 0.2, "flatness": 0.5}
     expected = cached_log_probabilities(
@@ -82,7 +80,7 @@ def test_the_cache_reads_the_outputs_of_the_last_layer(adapter):
 
 @pytest.mark.slow
 def test_dynamic_evaluation_has_rates_per_five_tokens_and_the_cache_comes_on_top(adapter):
-    model = adapter.lm.model
+    model = adapter.model
     score = make_dynamic_score(model, gradient_statistics(model, TRAIN))
     settings = {"learning_rate": 1e-3, "decay": 5e-3}
     expected, features = score(TEST, DynamicSettings(learning_rate=2e-3, decay=1e-2, num_steps=10))
@@ -107,7 +105,7 @@ def test_the_settings_are_the_best_of_the_trials_on_valid(adapter, method):
 
 
 def test_the_rates_that_are_tried(adapter, monkeypatch):
-    """From the first settings on, each rate goes on while that is better; the other way only if the first was worse."""
+    """From the first settings on, a rate goes to the next value while that is better, up and then down; no setting twice."""
     monkeypatch.setattr(adapter, "_dynamic", lambda ids, s: (-np.full(9, abs(s["learning_rate"] - 1e-2) + s["decay"]), None))
     trials = []
     assert adapter.tune("dynamic", VALID, trials.append) == {"learning_rate": 1e-2, "decay": 1e-3}
