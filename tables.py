@@ -1,4 +1,4 @@
-"""Tables and the picture of results, made from results/ and configs.py; `python reproduce.py --tables` writes them.
+"""Tables and pictures of results, made from results/ and configs.py; `python reproduce.py --tables` writes them.
 
 A row is a configuration, or `<configuration>_<precision>` if a precision was asked for. Its records are the folders
 results/<row>-<seed>, with config.json, history.jsonl and result.json, and the averages results/<row>-average.jsonl.
@@ -22,7 +22,6 @@ from ptb.runtime.devices import PRECISIONS
 
 ROOT = pathlib.Path(__file__).parent
 RESULTS = ROOT / "results"
-PICTURE = "docs/ladder.svg"
 TABLE = re.compile(r"(<!-- (\w+): made by reproduce.py -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 
 VOCAB_SIZE = 10_000  # of PTB
@@ -37,17 +36,20 @@ HEADLINES = (
     ("small_tied_projected", 1),
     ("word_language_model_200", 1),
     ("word_language_model_650", 1),
+    ("ten_minutes", 1),
+    ("half_hour", 1),
     ("one_hour", 1),
     ("melis_10m", 1),
 )
 
 
 def rewrite_pages(root: pathlib.Path = ROOT, results: pathlib.Path = RESULTS) -> list[str]:
-    """Rewrite the tables of the pages and the picture from the records. Return the names of the files."""
+    """Rewrite the tables of the pages and the pictures from the records. Return the names of the files."""
     for page, names in PAGES.items():
         write_atomically(root / page, with_tables(page, names, results, root).encode())
-    draw_ladder(root / PICTURE, results)
-    return [*PAGES, PICTURE]
+    for picture, draw in PICTURES.items():
+        save_picture(draw(results), root / picture)
+    return [*PAGES, *PICTURES]
 
 
 def with_tables(page: str, names: Iterable[str], results: pathlib.Path, root: pathlib.Path = ROOT) -> str:
@@ -273,16 +275,10 @@ def spread(values: list[float]) -> str:
     return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
 
-def draw_ladder(path: pathlib.Path, results: pathlib.Path) -> None:
+def draw_ladder(results: pathlib.Path):
     """Draw the README's picture: test perplexity per row, each run and the mean as dots, the published number as a tick."""
-    import matplotlib  # a requirement of development only
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "ladder"  # the same records give the same file
-    from matplotlib import pyplot
-
     rows = [(name, count) for name, count in HEADLINES if recorded_tests(results, name, count)]
-    figure, axes = pyplot.subplots(figsize=(9, 0.36 * len(rows) + 1.2), layout="constrained")
+    figure, axes = new_picture(height=0.36 * len(rows) + 1.2)
     beside = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 9}  # x: a share of the width
     for height, (name, count) in enumerate(rows):
         tests = recorded_tests(results, name, count)
@@ -304,6 +300,56 @@ def draw_ladder(path: pathlib.Path, results: pathlib.Path) -> None:
     handles = dict(zip(*reversed(axes.get_legend_handles_labels())))
     if rows:
         axes.legend(handles.values(), handles.keys(), loc="best", fontsize=9)
+    return figure
+
+
+def draw_budgets(results: pathlib.Path):
+    """Draw test perplexity over the minutes of one training: a line for the budgets of one recipe, dots for other rows.
+
+    Variants of a configuration are left out, for lack of room.
+    """
+    figure, axes = new_picture(height=4)
+    line = []
+    for name, count in HEADLINES:
+        tests = recorded_tests(results, name, count) if count == 1 and not CONFIGS[name].base else []
+        if not tests:
+            continue
+        budget, mean = CONFIGS[name].config.budget_minutes, statistics.mean(tests)
+        minutes = budget or 60 * mean_hours(results_of(results, name))
+        if budget:
+            line.append((minutes, mean))
+        color = "tab:blue" if budget else "tab:gray"
+        axes.plot([minutes] * len(tests), tests, "o", color=color, alpha=0.3, markersize=5, markeredgewidth=0)
+        axes.plot([minutes], [mean], "o", color=color, markersize=7)
+        axes.annotate(f"{name} {mean:.1f}", (minutes, mean), xytext=(8, 4), textcoords="offset points", color=color, fontsize=9)
+    if line:
+        axes.plot(*zip(*sorted(line)), color="tab:blue")
+    axes.set_xscale("log")
+    axes.margins(x=0.15)
+    ticks = [10, 30, 60, 120, 240, 480]
+    axes.set_xticks(ticks, [f"{tick} min" if tick < 60 else f"{tick // 60} h" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("time of one training on one or two cores")
+    axes.set_ylabel("test perplexity")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def new_picture(height: float):
+    """Return a new figure and its axes; `height` is in inches."""
+    import matplotlib  # a requirement of development only
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "ladder"  # the same records give the same file
+    from matplotlib import pyplot
+
+    return pyplot.subplots(figsize=(9, height), layout="constrained")
+
+
+def save_picture(figure, path: pathlib.Path) -> None:
+    from matplotlib import pyplot
+
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
 
@@ -316,6 +362,7 @@ def recorded_tests(results: pathlib.Path, row: str, count: int) -> list[float]:
     return [float(scores[1])] if scores else []
 
 
+PICTURES = {"docs/ladder.svg": draw_ladder, "docs/budget.svg": draw_budgets}
 TABLES = {"published": headline_table, "table1": table_1, "others": others_table, "choices": choices_table}
 TABLES |= {"trials": trials_table}
 TABLES |= {name: lambda _, make=make: make() for name, make in reference.TABLES.items()}  # these need no records

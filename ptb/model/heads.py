@@ -5,10 +5,13 @@ Most of the arithmetic of a small model is here, so the cross-entropy has a grad
 
 import math
 
+import numpy as np
 import tensorflow as tf
 
 from ptb.model.kernels import matmul, static_shape
 from ptb.runtime.devices import on_host
+
+REFERENCE_WORDS = 128  # from one of which `cross_entropy` computes the normaliser
 
 
 class SoftmaxHead:
@@ -86,23 +89,33 @@ def cross_entropy(features, weights, bias, targets, product_dtype):
     """Return −log p(target) in nats of each row, `[rows]`, for targets int32 `[rows]` and p = softmax(logits).
 
     Same result as `tf.nn.sparse_softmax_cross_entropy_with_logits`. The gradient of the logits is p − one_hot(target). p is as
-    large as everything else together. To avoid a copy of p, the three products are computed with p, then the rows of the
-    targets are subtracted from the results.
+    large as everything else together. So it is kept in `product_dtype`, without a copy: the three products are computed with
+    p, then the rows of the targets are subtracted from the results.
+
+    log Σ exp follows from the score and the p of any word whose p is not rounded to 0. The likeliest of the target and the
+    REFERENCE_WORDS first words of the vocabulary, the most frequent ones, is taken, because to look for the likeliest of all
+    takes two more passes over the matrix. If all of these are below 10⁻³⁸, the loss is reported as somewhat above 87 nats.
     """
+    dtype = features.dtype
+
+    def product(p, factor, **transposes):
+        return tf.cast(matmul(p, factor, product_dtype, **transposes), dtype)
 
     @tf.custom_gradient
     def run(features, weights, bias):
-        scores = logits(features, weights, bias, product_dtype)
+        scores = logits(*[tf.cast(value, product_dtype) for value in (features, weights, bias)], product_dtype)
         p = tf.nn.softmax(scores)
-        # log Σ exp from the sum that the softmax has computed already. The largest p is at least 1 / vocab: never rounded to 0.
-        log_normaliser = tf.reduce_max(scores, -1) - tf.math.log(tf.reduce_max(p, -1))
-        losses = log_normaliser - tf.gather(scores, targets, batch_dims=1)
+        target_scores = tf.gather(scores, targets, batch_dims=1)
+        score = tf.maximum(tf.reduce_max(scores[:, :REFERENCE_WORDS], -1), target_scores)
+        p_of_score = tf.maximum(tf.reduce_max(p[:, :REFERENCE_WORDS], -1), tf.gather(p, targets, batch_dims=1))
+        score, p_of_score, target_scores = [tf.cast(value, dtype) for value in (score, p_of_score, target_scores)]
+        losses = score - tf.math.log(tf.maximum(p_of_score, np.finfo(dtype.as_numpy_dtype).tiny)) - target_scores
 
         def gradient(d_losses):
             rows, d = targets[:, tf.newaxis], d_losses[:, tf.newaxis]
-            d_features = d * (matmul(p, weights, product_dtype) - tf.gather(weights, targets))
-            d_weights = matmul(p, d * features, product_dtype, transpose_a=True)
-            d_bias = tf.linalg.matvec(p, d_losses, transpose_a=True)
+            d_features = d * (product(p, weights) - tf.gather(weights, targets))
+            d_weights = product(p, d * features, transpose_a=True)
+            d_bias = product(p, d, transpose_a=True)[:, 0]
             return (
                 d_features,
                 tf.tensor_scatter_nd_sub(d_weights, rows, d * features),

@@ -4,7 +4,6 @@ Each is a function from a trained model and ids to log probabilities `[N - 1]`, 
 Dynamic evaluation and the cache adapt to the text that they score; their numbers stand in columns of their own.
 """
 
-import itertools
 import math
 from collections.abc import Callable, Iterable
 from functools import cached_property
@@ -20,10 +19,14 @@ from ptb.model.language_model import LanguageModel
 
 METHODS = ("temperature", "mc_dropout", "cache", "dynamic", "dynamic_cache")
 INVERSE_TEMPERATURES = [round(1.1 - 0.02 * step, 2) for step in range(16)]  # multiply the logits (lamb, training.py)
-RATES = (2e-5, 3e-5, 5e-5, 7e-5, 1e-4, 1.5e-4, 2e-4, 3e-4, 5e-4, 7e-4, 1e-3)  # per 5 tokens
-DECAYS = (5e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2)
-FIRST_RATES = {"learning_rate": 1e-4, "decay": 2e-3}  # where the search for the best of both begins
-CACHE_WEIGHTS, CACHE_FLATNESS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3), (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+# The values that `climb` tries, the rate and the decay per 5 tokens.
+GRIDS = {
+    "learning_rate": (2e-5, 3e-5, 5e-5, 7e-5, 1e-4, 1.5e-4, 2e-4, 3e-4, 5e-4, 7e-4, 1e-3),
+    "decay": (5e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2),
+    "weight": (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3),
+    "flatness": (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0),
+}
+FIRST_DYNAMIC, FIRST_CACHE = {"learning_rate": 1e-4, "decay": 2e-3}, {"weight": 0.05, "flatness": 0.5}
 DROPOUT_PASSES = 20
 
 
@@ -64,13 +67,14 @@ class Adapter:
             return min(grid, key=perplexity_with(lambda settings: self.score(method, valid_ids, settings)))
         if method == "mc_dropout":
             return {"passes": DROPOUT_PASSES}
-        rates = {} if method == "cache" else best_rates(perplexity_with(lambda rates: self._dynamic(valid_ids, rates)[0]))
+        rates = {}
+        if method != "cache":
+            rates = climb(perplexity_with(lambda settings: self._dynamic(valid_ids, settings)[0]), FIRST_DYNAMIC)
         if method == "dynamic":
             return rates
         scored = self._dynamic(valid_ids, rates) if rates else self._static(valid_ids)
-        grid = ({"weight": w, "flatness": f} for w, f in itertools.product(CACHE_WEIGHTS, CACHE_FLATNESS))
         cached = perplexity_with(lambda settings: cached_log_probabilities(*scored, valid_ids, CacheSettings(**settings)))
-        return rates | min(grid, key=cached)
+        return rates | climb(cached, FIRST_CACHE)
 
     def score(self, method: str, ids: np.ndarray, settings: dict) -> np.ndarray:
         """Return the log probabilities in nats of every token of a text but the first, `[N - 1]`."""
@@ -137,17 +141,21 @@ class Adapter:
         return total - np.log(passes)
 
 
-def best_rates(perplexity: Callable[[dict], float]) -> dict:
-    """Return the best settings of dynamic evaluation: the learning rate, then the decay, then the learning rate again.
+def climb(perplexity: Callable[[dict], float], settings: dict) -> dict:
+    """Return settings that are better than their neighbours in GRIDS.
 
-    Each goes to the next value of its grid as long as that is better.
+    The settings take turns: each goes to the next value of its grid as long as that is better, up, then down. Perplexities are
+    asked for more than once.
     """
-    best = FIRST_RATES
-    for name, grid in (("learning_rate", RATES), ("decay", DECAYS), ("learning_rate", RATES)):
-        for direction in (1, -1):
-            place = grid.index(best[name]) + direction
-            while 0 <= place < len(grid) and perplexity(best | {name: grid[place]}) < perplexity(best):
-                best, place = best | {name: grid[place]}, place + direction
+    best, before = settings, None
+    while best != before:
+        before = best
+        for name in settings:
+            grid = GRIDS[name]
+            for direction in (1, -1):
+                place = grid.index(best[name]) + direction
+                while 0 <= place < len(grid) and perplexity(best | {name: grid[place]}) < perplexity(best):
+                    best, place = best | {name: grid[place]}, place + direction
     return best
 
 

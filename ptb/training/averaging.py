@@ -12,6 +12,7 @@ class WeightAverages:
 
     "two_tailed" (Melis 2022, "Two-Tailed Averaging"): a short and a long average both include the weights after every step. At
     each validation, if the short one is at least as good, it replaces the long one and starts again. There is nothing to tune.
+    Kept are the short one and the mean "before" it, of the weights that only the long one includes: a step then updates one.
 
     "nt_asgd" (Merity et al. 2018): one average, which starts once a validation is worse than the best of all but the last five,
     and includes the weights after every step from then on.
@@ -21,7 +22,7 @@ class WeightAverages:
 
     def __init__(self, kind: str, weights: Sequence):
         self.kind, self.weights = kind, list(weights)
-        self.names = {"two_tailed": ("short", "long"), "nt_asgd": ("mean",), "none": ()}[kind]
+        self.names = {"two_tailed": ("short", "before"), "nt_asgd": ("mean",), "none": ()}[kind]
         self.counts = {name: _variable(tf.zeros([], tf.float32)) for name in self.names}
         self.means = {name: [_variable(weight.value) for weight in self.weights] for name in self.names}
         self.active = _variable(tf.constant(kind == "two_tailed", tf.float32))  # whether iterates are taken
@@ -37,11 +38,12 @@ class WeightAverages:
 
     def update(self) -> None:
         """Take the current weights into the averages; part of the training step."""
-        for name in self.names:
+        for name in self.names[:1]:
             count = self.counts[name].assign_add(self.active)
             share = self.active / tf.maximum(count, 1)
             for mean, weight in zip(self.means[name], self.weights):
-                mean.assign_add(tf.cast(share, mean.dtype) * (weight.value - mean))
+                rate = tf.cast(share, mean.dtype)
+                tf.raw_ops.ResourceApplyGradientDescent(var=mean.handle, alpha=rate, delta=mean - weight.value)
 
     def validate(self, perplexity_of: Callable[[], float], earlier: Sequence[float]) -> float:
         """Return the validation perplexity of the average to use from now on, or of the weights if there is none yet.
@@ -53,28 +55,38 @@ class WeightAverages:
             if self.kind == "nt_asgd" and len(earlier) > NT_ASGD_PATIENCE and reached > min(earlier[:-NT_ASGD_PATIENCE]):
                 self.active.assign(1.0)
             return reached
-        results = {name: self._with_average(name, perplexity_of) for name in self.names if self.counts[name].numpy()}
-        if self.kind == "nt_asgd":
-            return results["mean"]
-        if "short" in results and results["short"] <= results["long"]:
-            for long, short in zip(self.means["long"], self.means["short"]):
-                long.assign(short)
-            self.counts["long"].assign(self.counts["short"])
-            self.counts["short"].assign(0.0)
-            return results["short"]
-        return results["long"]
+        reached = self._with_weights(self._longest(), perplexity_of)
+        if self.kind == "nt_asgd" or not self.counts["short"].numpy():
+            return reached
+        short = reached
+        if self.counts["before"].numpy():  # otherwise the two are the same
+            short = self._with_weights(self.means["short"], perplexity_of)
+        if short > reached:
+            return reached
+        for before, mean in zip(self.means["before"], self.means["short"]):
+            before.assign(mean)
+        self.counts["before"].assign(self.counts["short"])
+        self.counts["short"].assign(0.0)
+        return short
 
     def chosen(self) -> dict:
-        """Return the arrays of the weights that the last validation scored, by their names in a checkpoint."""
-        name = self.names[-1] if self.names else None
-        averaged = name is not None and self.counts[name].numpy()
-        arrays = self.means[name] if averaged else [weight.value for weight in self.weights]
-        return {f"weights/{weight.path}": array.numpy() for weight, array in zip(self.weights, arrays)}
+        """Return the arrays of the weights that the last validation chose, by their names in a checkpoint."""
+        return {f"weights/{weight.path}": array.numpy() for weight, array in zip(self.weights, self._longest())}
 
-    def _with_average(self, name, function):
+    def _longest(self):
+        """Return the tensors of the mean over all iterates that are kept; of the weights if there are none."""
+        counts = {name: float(count) for name, count in self.counts.items()}
+        total = sum(counts.values())
+        if not total:
+            return [weight.value for weight in self.weights]
+        shares = {name: count / total for name, count in counts.items() if count}
+        means = zip(*[self.means[name] for name in shares])  # those of a weight side by side
+        return [tf.add_n([share * mean for share, mean in zip(shares.values(), of_weight)]) for of_weight in means]
+
+    def _with_weights(self, arrays, function):
         kept = [weight.numpy() for weight in self.weights]
-        for weight, mean in zip(self.weights, self.means[name]):
-            weight.assign(mean)
+        for weight, array in zip(self.weights, arrays):
+            weight.assign(array)
         try:
             return function()
         finally:

@@ -22,8 +22,30 @@ def make_optimizer(config: Optimizer):
             return keras.optimizers.RMSprop(rho=config.rho, epsilon=config.epsilon, name="rmsprop")
         case Adam():
             betas = {"beta_1": config.beta1, "beta_2": config.beta2}
-            return keras.optimizers.Adam(**betas, epsilon=config.epsilon, name="adam")
+            return FusedAdam(**betas, epsilon=config.epsilon, name="adam")
     raise ValueError(f"{type(config).__name__}: is no optimiser here")
+
+
+class FusedAdam(keras.optimizers.Adam):
+    """Keras's Adam with one operation of TensorFlow for each weight: Keras's own ten write as many copies of the weight."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        dtype = gradient.dtype
+        step = tf.cast(self.iterations.value + 1, dtype)
+        beta_1, beta_2 = tf.cast(self.beta_1, dtype), tf.cast(self.beta_2, dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=beta_1**step,
+            beta2_power=beta_2**step,
+            lr=tf.cast(learning_rate, dtype),
+            beta1=beta_1,
+            beta2=beta_2,
+            epsilon=tf.cast(self.epsilon, dtype),
+            grad=gradient,
+        )
 
 
 def sum_repeated_rows(slices: tf.IndexedSlices) -> tf.IndexedSlices:

@@ -298,8 +298,8 @@ def test_a_sentence_with_an_unknown_word_is_an_error_if_there_is_no_unk(tmp_path
 @pytest.mark.slow
 def test_a_search_for_settings_goes_on_with_the_trials_of_the_same_weights_and_texts(folder_to_damage, monkeypatch):
     run = folder_to_damage / "run"
-    monkeypatch.setattr(adapt, "RATES", (5e-5, 1e-4, 1.5e-4))
-    monkeypatch.setattr(adapt, "CACHE_FLATNESS", (0.3, 1.0))
+    shorter = {"learning_rate": (5e-5, 1e-4, 1.5e-4), "weight": (0.05,), "flatness": (0.3, 0.5, 1.0)}
+    monkeypatch.setattr(adapt, "GRIDS", adapt.GRIDS | shorter)
 
     def adapted(method):
         """Return the perplexities, the trials that were printed and those that were kept, and the settings."""
@@ -314,7 +314,7 @@ def test_a_search_for_settings_goes_on_with_the_trials_of_the_same_weights_and_t
     edit_json(run / "adapt-dynamic.json", lambda kept: {"of": kept["of"], "trials": kept["trials"][:2]})  # as if stopped
     assert adapted("dynamic") == (perplexities, len(trials) - 2, trials, settings)
     _, printed, both, chosen = adapted("dynamic_cache")
-    assert (printed, both[: len(trials)]) == (2 * len(adapt.CACHE_WEIGHTS), trials)
+    assert (printed, both[: len(trials)]) == (3, trials)
     assert chosen.items() >= settings.items()
     (run / "adapt-dynamic.json").write_text("{")
     edit_json(run / "adapt-dynamic_cache.json", lambda kept: kept | {"of": kept["of"] | {"step": 0}})  # of other weights

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 import tables
@@ -128,17 +129,33 @@ def test_a_choice_is_compared_with_runs_in_its_own_precision(tmp_path):
     assert "| `small_sampled` | `small_bfloat16` | +0.00 | +10.00 | +9.50 | 1 |" in lines
 
 
-def test_the_picture_is_the_same_for_the_same_records(tmp_path):
+@pytest.mark.parametrize("draw", tables.PICTURES.values())
+def test_a_picture_is_the_same_for_the_same_records(draw, tmp_path):
     record(tmp_path, "small-1", 120.0, 115.0, 0.5)
     average(tmp_path, "small", 10, 84.0, 80.5)
-    pictures = []
-    for name in ("a.svg", "b.svg"):
-        tables.draw_ladder(tmp_path / name, tmp_path)
-        pictures.append((tmp_path / name).read_bytes())
-    assert pictures[0] == pictures[1]
-    record(tmp_path, "medium-1", 87.0, 83.0, 0.5)
-    tables.draw_ladder(tmp_path / "c.svg", tmp_path)
-    assert (tmp_path / "c.svg").read_bytes() != pictures[0]
+
+    def picture():
+        tables.save_picture(draw(tmp_path), tmp_path / "picture.svg")
+        return (tmp_path / "picture.svg").read_bytes()
+
+    before = picture()
+    assert picture() == before
+    record(tmp_path, "one_hour-1", 87.0, 83.0, 0.5)
+    assert picture() != before
+
+
+def test_the_picture_of_budgets_has_a_line_of_one_recipe_and_dots_of_other_rows(tmp_path):
+    record(tmp_path, "one_hour-1", 80.0, 75.0, 0.9)
+    record(tmp_path, "one_hour-2", 80.0, 77.0, 0.9)
+    record(tmp_path, "ten_minutes-1", 104.0, 100.0, 0.1)
+    record(tmp_path, "small-1", 120.0, 115.0, 0.5)
+    average(tmp_path, "small", 10, 84.0, 80.5)
+    (axes,) = tables.draw_budgets(tmp_path).axes
+    (line,) = [drawn for drawn in axes.lines if drawn.get_linestyle() == "-"]
+    np.testing.assert_allclose(line.get_xydata(), [[10, 100], [60, 76]])
+    assert {text.get_text() for text in axes.texts} == {"one_hour 76.0", "ten_minutes 100.0", "small 115.0"}
+    (small,) = [text.xy for text in axes.texts if text.get_text() == "small 115.0"]
+    assert small == (pytest.approx(30), 115)
 
 
 def test_a_damaged_record_is_an_error_that_names_it(tmp_path):

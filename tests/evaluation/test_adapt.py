@@ -30,14 +30,9 @@ def adapter():
 
 @pytest.fixture(autouse=True)
 def small_grids(monkeypatch):
-    for name, values in {
-        "INVERSE_TEMPERATURES": [1.1, 0.9, 0.7],
-        "RATES": (1e-4, 1e-3, 1e-2),
-        "DECAYS": (1e-3, 2e-3, 1e-2),
-        "CACHE_WEIGHTS": (0.02, 0.2),
-        "CACHE_FLATNESS": (0.1, 1.0),
-    }.items():
-        monkeypatch.setattr(adapt, name, values)
+    grids = {"learning_rate": (1e-4, 1e-3, 1e-2), "decay": (1e-3, 2e-3, 1e-2), "weight": (0.05, 0.2), "flatness": (0.1, 0.5)}
+    monkeypatch.setattr(adapt, "GRIDS", grids)
+    monkeypatch.setattr(adapt, "INVERSE_TEMPERATURES", [1.1, 0.9, 0.7])
 
 
 def log_p(model, ids):
@@ -114,6 +109,22 @@ def test_the_rates_that_are_tried(adapter, monkeypatch):
     assert tried[2:] == [(1e-2, 2e-3), (1e-2, 1e-2), (1e-2, 1e-3), (1e-3, 1e-3)]
     assert adapter.tune("dynamic", VALID, trials.append, known=trials[:3]) == {"learning_rate": 1e-2, "decay": 1e-3}
     assert trials[6:] == trials[3:6]
+
+
+def test_the_cache_settings_that_are_tried_end_between_worse_neighbours(adapter, monkeypatch):
+    """The best value of each setting depends on the other one, so that one turn of each does not find them."""
+    monkeypatch.setattr(adapt, "GRIDS", {"weight": (0.02, 0.05, 0.1, 0.2), "flatness": (0.25, 0.5, 1.0, 2.0)})
+
+    def log_probabilities(scored, features, ids, settings):
+        weight, flatness = np.log2(settings.weight / 0.05), np.log2(settings.flatness / 0.5)
+        return -np.full(9, (weight - flatness) ** 2 / 2 + (flatness - 2) ** 2)
+
+    monkeypatch.setattr(adapt, "cached_log_probabilities", log_probabilities)
+    trials = []
+    assert adapter.tune("cache", VALID, trials.append) == {"weight": 0.2, "flatness": 2.0}
+    tried = [(trial["weight"], trial["flatness"]) for trial in trials]
+    assert len(set(tried)) == len(tried)
+    assert {(0.1, 2.0), (0.2, 1.0)} <= set(tried)
 
 
 def test_a_rate_that_diverges_is_none_and_not_chosen(adapter, monkeypatch):

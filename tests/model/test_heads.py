@@ -71,12 +71,13 @@ def test_each_product_of_the_gradient_is_in_bfloat16_and_the_targets_are_exact()
     with tf.GradientTape() as tape:
         tape.watch(arguments)
         losses = heads.cross_entropy(*arguments, targets, tf.bfloat16)
-    p = tf.nn.softmax(matmul(features, weights, tf.bfloat16, transpose_b=True) + bias)
+    rounded = [tf.cast(argument, tf.bfloat16) for argument in arguments]
+    p = tf.nn.softmax(tf.matmul(rounded[0], rounded[1], transpose_b=True) + rounded[2])
     one_hot = np.eye(VOCAB)[targets]
     expected = [
-        matmul(p, weights, tf.bfloat16) - one_hot @ weights.numpy(),
-        matmul(p, features, tf.bfloat16, transpose_a=True) - one_hot.T @ features.numpy(),
-        np.sum(p - one_hot, 0),
+        tf.cast(tf.matmul(p, rounded[1]), tf.float32) - one_hot @ weights.numpy(),
+        tf.cast(tf.matmul(p, rounded[0], transpose_a=True), tf.float32) - one_hot.T @ features.numpy(),
+        tf.cast(tf.reduce_sum(p, 0), tf.float32) - one_hot.sum(0),
     ]
     for got, wanted in zip(tape.gradient(losses, arguments), expected, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
@@ -100,6 +101,18 @@ def test_losses_are_right_if_probabilities_round_to_zero(scale):
         assert expected.max() > 1000  # exp(-1000) is 0 in float32
     losses = heads.cross_entropy(features, weights, bias, targets, tf.float32)
     np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_beyond_the_reference_words_losses_are_right_or_over_87_nats():
+    """One row is certain of its target, one of another rare word, one of a frequent word."""
+    size = 3 * heads.REFERENCE_WORDS
+    scores = np.zeros((3, size), np.float32)
+    scores[0, size - 1] = scores[1, size - 2] = scores[2, 5] = 200
+    targets = np.full(3, size - 1, np.int32)
+    arguments = tf.constant(np.eye(3, dtype=np.float32)), tf.constant(scores.T), tf.zeros(size)
+    losses = heads.cross_entropy(*arguments, targets, tf.float32).numpy()
+    assert losses[0] == 0 and 87 < losses[1] < 88
+    np.testing.assert_allclose(losses[2], 200, rtol=1e-6)
 
 
 def test_sampled_losses_by_hand():

@@ -82,28 +82,27 @@ def test_without_averages_the_weights_are_validated_and_kept():
 def test_two_tailed_the_short_average_replaces_the_long_one_if_it_is_as_good_and_starts_again():
     walk = Walk("two_tailed")
     walk.move(4)
-    reached, scored = walk.validate(9.0, 9.0)  # short, long: equal at first
-    for arrays in scored:
-        assert_equal(arrays, walk.mean(0))
+    reached, (scored,) = walk.validate(9.0)  # both are the same at first
+    assert_equal(scored, walk.mean(0))
     assert reached == 9
     assert_equal(walk.chosen(), walk.mean(0))
 
     walk.move(3)
-    reached, (short, long) = walk.validate(8.0, 7.0)  # the long one stays, and takes every iterate
+    reached, (long, short) = walk.validate(7.0, 8.0)  # the long one stays, and takes every iterate
     assert reached == 7
     assert_equal(short, walk.mean(4))
     assert_equal(long, walk.mean(0))
     assert_equal(walk.chosen(), walk.mean(0))
 
     walk.move(2)
-    reached, (short, long) = walk.validate(6.0, 6.5)  # the short one has run since the validation before the last
+    reached, (long, short) = walk.validate(6.5, 6.0)  # the short one has run since the validation before the last
     assert reached == 6
     assert_equal(short, walk.mean(4))
     assert_equal(long, walk.mean(0))
     assert_equal(walk.chosen(), walk.mean(4))
 
     walk.move(1)
-    _, (short, long) = walk.validate(6.0, 6.0)
+    _, (long, short) = walk.validate(6.0, 6.0)
     assert_equal(short, walk.mean(9))
     assert_equal(long, walk.mean(4))
     assert_equal(walk.chosen(), walk.mean(9))
@@ -158,7 +157,7 @@ def test_a_score_that_is_interrupted_leaves_the_weights(kind):
 
 def test_the_variables_have_names_of_their_own_and_cover_everything():
     walk = Walk("two_tailed")
-    names = {f"average/{name}/{part}" for name, part in itertools.product(("short", "long"), ("count", "v", "m"))}
+    names = {f"average/{name}/{part}" for name, part in itertools.product(("short", "before"), ("count", "v", "m"))}
     assert walk.averages.variables().keys() == names | {"average/active"}
 
 

@@ -175,10 +175,8 @@ def test_averages_take_the_weights_after_each_step(eagerly):
     for _ in range(3):
         train_step(*window, state, Sums.zero(), np.float32(0.5), SEED)
         iterates.append(model.get_weights())
-    for name in ("short", "long"):
-        assert float(averages.counts[name]) == 3
-        for mean, *arrays in zip(averages.means[name], *iterates, strict=True):
-            np.testing.assert_allclose(mean, np.mean(arrays, 0), rtol=1e-5, atol=1e-7)
+    for mean, *arrays in zip(averages.chosen().values(), *iterates, strict=True):
+        np.testing.assert_allclose(mean, np.mean(arrays, 0), rtol=1e-5, atol=1e-7)
 
 
 def test_a_sampled_softmax_minimises_the_first_result_and_reports_the_second(eagerly, monkeypatch):
