@@ -314,7 +314,8 @@ def test_a_search_for_settings_goes_on_with_the_trials_of_the_same_weights_and_t
     edit_json(run / "adapt-dynamic.json", lambda kept: {"of": kept["of"], "trials": kept["trials"][:2]})  # as if stopped
     assert adapted("dynamic") == (perplexities, len(trials) - 2, trials, settings)
     _, printed, both, chosen = adapted("dynamic_cache")
-    assert (printed, both[: len(trials)]) == (3, trials)
+    assert printed == len(both) - len(trials) >= 2
+    assert both[: len(trials)] == trials
     assert chosen.items() >= settings.items()
     (run / "adapt-dynamic.json").write_text("{")
     edit_json(run / "adapt-dynamic_cache.json", lambda kept: kept | {"of": kept["of"] | {"step": 0}})  # of other weights
