@@ -75,7 +75,7 @@ class WeightAverages:
 
     def _longest(self):
         """Return the tensors of the mean over all iterates that are kept; of the weights if there are none."""
-        counts = {name: float(count) for name, count in self.counts.items()}
+        counts = {name: float(count.numpy()) for name, count in self.counts.items()}
         total = sum(counts.values())
         if not total:
             return [weight.value for weight in self.weights]
