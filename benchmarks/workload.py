@@ -78,6 +78,11 @@ class Workload:
         return 2 * self.num_steps * self.num_layers * 4 * self.hidden_size**2 * bytes_per_weight
 
     def windows(self, count: int = 16):
-        """Return `count` consecutive pairs of inputs and targets, int32 `[batch, num_steps]`, of random words."""
-        tokens = np.random.default_rng(0).integers(self.vocab_size, size=self.batch_size * (count * self.num_steps + 1))
-        return windows(tokens.astype(np.int32), self.batch_size, self.num_steps)
+        """Return `random_windows` of this workload."""
+        return random_windows(self.vocab_size, self.batch_size, self.num_steps, count)
+
+
+def random_windows(vocab_size: int, batch_size: int, num_steps: int, count: int):
+    """Return `count` consecutive pairs of inputs and targets, int32 `[batch, num_steps]`, of random words."""
+    tokens = np.random.default_rng(0).integers(vocab_size, size=batch_size * (count * num_steps + 1))
+    return windows(tokens.astype(np.int32), batch_size, num_steps)

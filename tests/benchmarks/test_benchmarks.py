@@ -132,6 +132,16 @@ def test_phases_that_cannot_be_called_alone_are_differences_within_a_round():
 
 
 @pytest.mark.slow
+def test_steps_records_the_cost_of_each_step_beside_the_plain_one(tmp_path):
+    path = tmp_path / "steps.json"
+    benchmark("steps", "--layers=3,3", "--batch_size=2", "--rounds=2", "--turn_seconds=0.01", f"--json={path}")
+    costs = {cost["name"]: cost for cost in json.loads(path.read_text())["costs"]}
+    assert costs["plain"]["ratio"] == 1
+    assert all(0 < cost["smallest"] <= cost["ratio"] <= cost["largest"] for cost in costs.values())
+    assert costs["plain"]["parameters"] - costs["embedding tied to the softmax"]["parameters"] == 3 * 10_000
+
+
+@pytest.mark.slow
 def test_growth_records_each_size_of_what_grows(tmp_path):
     path = tmp_path / "growth.json"
     benchmark("growth", "--model=test", "--dimension=batch_size", "--rounds=1", "--steps=1", f"--json={path}")

@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from helpers import oracle
 from ptb.model import heads
-from ptb.model.kernels import matmul
 
 ROWS, HIDDEN, VOCAB = 12, 5, 9
 STEPS, BATCH = 4, 3
