@@ -93,8 +93,8 @@ def cross_entropy(features, weights, bias, targets, product_dtype):
     p, then the rows of the targets are subtracted from the results.
 
     log Σ exp follows from the score and the p of any word whose p is not rounded to 0. The likeliest of the target and the
-    REFERENCE_WORDS first words of the vocabulary, the most frequent ones, is taken, because to look for the likeliest of all
-    takes two more passes over the matrix. If all of these are below 10⁻³⁸, the loss is reported as somewhat above 87 nats.
+    REFERENCE_WORDS first words of the vocabulary, the most frequent ones, is taken. Only if the p of all of these is rounded to
+    0 in some row, the sum is computed again, which takes two more passes over the matrix.
     """
     dtype = features.dtype
 
@@ -109,7 +109,12 @@ def cross_entropy(features, weights, bias, targets, product_dtype):
         score = tf.maximum(tf.reduce_max(scores[:, :REFERENCE_WORDS], -1), target_scores)
         p_of_score = tf.maximum(tf.reduce_max(p[:, :REFERENCE_WORDS], -1), tf.gather(p, targets, batch_dims=1))
         score, p_of_score, target_scores = [tf.cast(value, dtype) for value in (score, p_of_score, target_scores)]
-        losses = score - tf.math.log(tf.maximum(p_of_score, np.finfo(dtype.as_numpy_dtype).tiny)) - target_scores
+        log_normaliser = tf.cond(
+            tf.reduce_all(p_of_score >= np.finfo(dtype.as_numpy_dtype).tiny),  # false for NaN too
+            lambda: score - tf.math.log(p_of_score),
+            lambda: tf.reduce_logsumexp(tf.cast(scores, dtype), -1),
+        )
+        losses = log_normaliser - target_scores
 
         def gradient(d_losses):
             rows, d = targets[:, tf.newaxis], d_losses[:, tf.newaxis]
