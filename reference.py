@@ -74,11 +74,12 @@ def configurations_table() -> Iterator[str]:
         steps = f"{config.batch_size} × {config.num_steps}"
         of_words = config.data.level == "word" and name != "demo"
         parameters = f"{count_parameters(config, 10_000):,}" if of_words else ""
+        epochs = f"in {config.budget_minutes:g} minutes" if config.budget_minutes else config.num_epochs
         about = named.source
         if named.base:
             changes = differences(config, CONFIGS[named.base].config)
             about = f"`{named.base}` with {', '.join(f'`{path}={_value(value)}`' for path, value in changes.items())} ({about})"
-        yield f"| `{name}` | {units} | {dropout} | {steps} | {config.num_epochs} | {parameters} | {_cell(about)} |"
+        yield f"| `{name}` | {units} | {dropout} | {steps} | {epochs} | {parameters} | {_cell(about)} |"
 
 
 def count_parameters(config: Config, vocab_size: int) -> int:

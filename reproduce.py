@@ -4,7 +4,7 @@
     python reproduce.py --model=gru                    # works for any configuration
     python reproduce.py --model=small --precision=bfloat16 --seeds=3
     python reproduce.py --model=small --seeds=3 --record    # maintainers: also copy the records (no weights) into results/
-    python reproduce.py --tables                            # maintainers: rewrite the tables and the picture from results/
+    python reproduce.py --tables                            # maintainers: rewrite tables and pictures from results/
 
 Runs are in runs/. The same command continues stopped runs and skips finished ones. Only --record and --tables change files
 that git tracks.
@@ -41,7 +41,7 @@ def define_flags(values: flags.FlagValues) -> None:
     cli.define_data_path(values, "As for train.py.")
     flags.DEFINE_string("runs", "runs", "Folder for the runs, which hold the weights.", **options)
     flags.DEFINE_bool("record", False, "Copy the records of the runs into results/, which is tracked by git.", **options)
-    flags.DEFINE_bool("tables", False, "Rewrite the tables of README.md and docs/ from results/, and the picture.", **options)
+    flags.DEFINE_bool("tables", False, "Rewrite the tables and pictures of README.md and docs/ from results/.", **options)
 
 
 def main(values: flags.FlagValues) -> None:
