@@ -18,7 +18,7 @@ from benchmarks.phases import time_in_turn
 from benchmarks.workload import random_windows
 from configs import find_config
 from ptb.config import Adam, Config, Dropout, override
-from ptb.model.language_model import build_model
+from ptb.model.language_model import LanguageModel, build_model
 from ptb.runtime import devices
 from ptb.training.averaging import WeightAverages
 from ptb.training.optimizers import make_optimizer
@@ -50,6 +50,7 @@ class Cost(NamedTuple):
     """Times of the training step with one step of the ladder."""
 
     name: str
+    kernel: str
     parameters: int
     milliseconds: float  # median over the rounds
     ratio: float  # to the plain step: median, smallest and largest over the rounds
@@ -74,10 +75,10 @@ def main(values: flags.FlagValues) -> None:
     )
     costs = measure(plain, precision, values.rounds, values.turn_seconds)
     print(f"layers {','.join(values.layers)}, batch {values.batch_size} × {plain.num_steps} words, {precision}")
-    print(f"{'':40}{'parameters':>12}{'ms':>9}   ÷ plain")
+    print(f"{'':40}{'kernel':10}{'parameters':>12}{'ms':>9}   ÷ plain")
     for cost in costs:
         ratio = f"{cost.ratio:.2f} [{cost.smallest:.2f}, {cost.largest:.2f}]"
-        print(f"{cost.name:40}{cost.parameters:12,}{cost.milliseconds:9.1f}   {ratio}")
+        print(f"{cost.name:40}{cost.kernel:10}{cost.parameters:12,}{cost.milliseconds:9.1f}   {ratio}")
     if values.json:
         record = {"machine": describe_machine(), "precision": precision, "layers": values.layers}
         record |= {"batch_size": values.batch_size, "num_steps": plain.num_steps}
@@ -86,21 +87,22 @@ def main(values: flags.FlagValues) -> None:
 
 def measure(plain: Config, precision: str, rounds: int, turn_seconds: float) -> list[Cost]:
     """Return the cost of each of STEPS, added to the configuration `plain`."""
-    product_dtype, calls, parameters = devices.use_precision(precision), {}, {}
-    for name, changes in STEPS.items():
-        calls[name], parameters[name] = make_step(override(plain, changes), product_dtype)
-    seconds = time_in_turn(calls, rounds, turn_seconds)
+    product_dtype = devices.use_precision(precision)
+    configs = {name: override(plain, changes) for name, changes in STEPS.items()}
+    models = {name: build_model(config, VOCAB_SIZE, product_dtype=product_dtype) for name, config in configs.items()}
+    calls = {name: make_step(models[name], config) for name, config in configs.items()}
     costs = []
+    seconds = time_in_turn(calls, rounds, turn_seconds)
     for name, of_rounds in seconds.items():
         ratios = [mine / base for mine, base in zip(of_rounds, seconds["plain"])]
-        spent = 1e3 * statistics.median(of_rounds)
-        costs.append(Cost(name, parameters[name], spent, statistics.median(ratios), min(ratios), max(ratios)))
+        model, spent = models[name], 1e3 * statistics.median(of_rounds)
+        of_plain = statistics.median(ratios), min(ratios), max(ratios)
+        costs.append(Cost(name, model.rnn_mode, model.count_params(), spent, *of_plain))
     return costs
 
 
-def make_step(config: Config, product_dtype: str) -> tuple[Callable, int]:
-    """Return a function that trains for one step on random words, and the number of parameters."""
-    model = build_model(config, VOCAB_SIZE, product_dtype=product_dtype)
+def make_step(model: LanguageModel, config: Config) -> Callable:
+    """Return a function that trains for one step on random words."""
     optimizer, averages = make_optimizer(config.optimizer), WeightAverages(config.averaging, model.trainable_variables)
     train_step = make_train_step(model, config, optimizer, averages)
     ((inputs, targets),) = random_windows(VOCAB_SIZE, config.batch_size, config.num_steps, count=1)
@@ -109,7 +111,7 @@ def make_step(config: Config, product_dtype: str) -> tuple[Callable, int]:
     def step():
         return train_step(inputs, targets, state, Sums.zero(), rate, seed)[1]
 
-    return step, model.count_params()
+    return step
 
 
 if __name__ == "__main__":

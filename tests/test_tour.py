@@ -22,6 +22,7 @@ CLAIMS = [
     "valid['best n-gram'] > valid['network by hand'] > valid['LSTM'] > floor",
     "sings.log_probability > sing.log_probability + 1",
     "measured['on the memory'][1] > 0.3 + max(measured['no dropout'][1], measured['between layers'][1])",
+    "measured['between layers'][1] < 0.4 + measured['no dropout'][1]",
     "measured['on the memory'][0] > 0.5 + max(measured['no dropout'][0], measured['between layers'][0])",
     "tying['one matrix'][0] < 0.8 * tying['two matrices'][0] and tying['one matrix'][1] < 1.1 * tying['two matrices'][1]",
     "adapted['sorted'][1] < 0.97 * adapted['sorted'][0] and adapted['as written'][1] > adapted['as written'][0]",

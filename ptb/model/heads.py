@@ -11,15 +11,18 @@ import tensorflow as tf
 from ptb.model.kernels import matmul, static_shape
 from ptb.runtime.devices import on_host
 
-REFERENCE_WORDS = 128  # from one of which `cross_entropy` computes the normaliser
+FIRST_WORDS = 128  # in which `cross_entropy` looks for a likely word on a CPU
 
 
 class SoftmaxHead:
-    """Softmax over the vocabulary. `weights [vocab, hidden]` and `bias [vocab]` are variables of the model."""
+    """Softmax over the vocabulary. `weights [vocab, hidden]` and `bias [vocab]` are variables of the model.
 
-    def __init__(self, weights, bias, product_dtype):
+    `first_words` is that of `cross_entropy`: None for a GPU.
+    """
+
+    def __init__(self, weights, bias, product_dtype, first_words=FIRST_WORDS):
         self.weights, self.bias = weights, bias
-        self.product_dtype = product_dtype
+        self.product_dtype, self.first_words = product_dtype, first_words
 
     def logits(self, features):
         """Return the logits `[batch, num_steps, vocab]` of features `[num_steps, batch, hidden]`."""
@@ -30,7 +33,7 @@ class SoftmaxHead:
 
     def losses(self, features, targets):
         """Return −log p(target) in nats, `[batch, num_steps]`, for features `[num_steps, batch, hidden]`."""
-        return self._losses_of_rows(cross_entropy, features, targets)
+        return self._losses_of_rows(cross_entropy, features, targets, self.first_words)
 
     def sampled_losses(self, features, targets, num_samples, seed):
         """Return what to minimise if the vocabulary is large, and an estimate of `losses`: see `sampled_cross_entropy`."""
@@ -50,8 +53,8 @@ class MixtureHead(SoftmaxHead):
     The features `[num_steps, batch, K + K * size]` are the K priors, then the K vectors z_k.
     """
 
-    def __init__(self, weights, bias, product_dtype, mixture):
-        super().__init__(weights, bias, product_dtype)
+    def __init__(self, weights, bias, product_dtype, first_words=FIRST_WORDS, *, mixture):
+        super().__init__(weights, bias, product_dtype, first_words)
         self.mixture = mixture
 
     def logits(self, features):
@@ -81,55 +84,71 @@ class MixtureHead(SoftmaxHead):
 
 
 def logits(features, weights, bias, product_dtype):
-    """Return `features weightsᵀ + bias`: `[rows, hidden]`, `[vocab, hidden]`, `[vocab]` → `[rows, vocab]`."""
-    return tf.nn.bias_add(matmul(features, weights, product_dtype, transpose_b=True), bias)
+    """Return `features weightsᵀ + bias`, computed in `product_dtype`, in the type of the features.
+
+    Shapes: `[rows, hidden]`, `[vocab, hidden]`, `[vocab]` → `[rows, vocab]`.
+    """
+    return tf.cast(_scores(features, weights, bias, product_dtype), features.dtype)
 
 
-def cross_entropy(features, weights, bias, targets, product_dtype):
+def _scores(features, weights, bias, product_dtype):
+    """Return the logits in `product_dtype`."""
+    features, weights, bias = [tf.cast(value, product_dtype) for value in (features, weights, bias)]
+    return tf.nn.bias_add(tf.matmul(features, weights, transpose_b=True), bias)
+
+
+def cross_entropy(features, weights, bias, targets, product_dtype, first_words=FIRST_WORDS):
     """Return −log p(target) in nats of each row, `[rows]`, for targets int32 `[rows]` and p = softmax(logits).
 
     Same result as `tf.nn.sparse_softmax_cross_entropy_with_logits`. The gradient of the logits is p − one_hot(target). p is as
     large as everything else together. So it is kept in `product_dtype`, without a copy: the three products are computed with
     p, then the rows of the targets are subtracted from the results.
 
-    log Σ exp follows from the score and the p of any word whose p is not rounded to 0. The likeliest of the target and the
-    REFERENCE_WORDS first words of the vocabulary, the most frequent ones, is taken. Only if the p of all of these is rounded to
-    0 in some row, the sum is computed again, which takes two more passes over the matrix.
+    log Σ exp follows from the score and the p of any word whose p is not rounded to 0. To look for the likeliest of all takes
+    two more passes over the matrix. So the likeliest of the target and the `first_words` of the vocabulary, the most frequent
+    ones, is taken; only if the p of all of these is rounded to 0 in some row, the sum is computed again. A GPU would have to
+    report this to the host: with None the likeliest of all is taken, without a condition.
     """
     dtype = features.dtype
+    searches_all = first_words is None or first_words >= weights.shape[0]
 
     def product(p, factor, **transposes):
         return tf.cast(matmul(p, factor, product_dtype, **transposes), dtype)
 
     @tf.custom_gradient
     def run(features, weights, bias):
-        scores = logits(*[tf.cast(value, product_dtype) for value in (features, weights, bias)], product_dtype)
+        scores = _scores(features, weights, bias, product_dtype)
         p = tf.nn.softmax(scores)
-        target_scores = tf.gather(scores, targets, batch_dims=1)
-        score = tf.maximum(tf.reduce_max(scores[:, :REFERENCE_WORDS], -1), target_scores)
-        p_of_score = tf.maximum(tf.reduce_max(p[:, :REFERENCE_WORDS], -1), tf.gather(p, targets, batch_dims=1))
-        score, p_of_score, target_scores = [tf.cast(value, dtype) for value in (score, p_of_score, target_scores)]
-        log_normaliser = tf.cond(
-            tf.reduce_all(p_of_score >= np.finfo(dtype.as_numpy_dtype).tiny),  # false for NaN too
-            lambda: score - tf.math.log(p_of_score),
-            lambda: tf.reduce_logsumexp(tf.cast(scores, dtype), -1),
-        )
-        losses = log_normaliser - target_scores
+        score, p_of_score = [_likeliest(values, targets, first_words, dtype) for values in (scores, p)]
+        usual = score - tf.math.log(p_of_score)
+        if searches_all:
+            log_normaliser = usual
+        else:
+            is_usual = tf.reduce_all(p_of_score >= np.finfo(dtype.as_numpy_dtype).tiny)  # false for NaN too
+            log_normaliser = tf.cond(is_usual, lambda: usual, lambda: tf.reduce_logsumexp(tf.cast(scores, dtype), -1))
+        losses = log_normaliser - tf.cast(tf.gather(scores, targets, batch_dims=1), dtype)
 
         def gradient(d_losses):
             rows, d = targets[:, tf.newaxis], d_losses[:, tf.newaxis]
             d_features = d * (product(p, weights) - tf.gather(weights, targets))
             d_weights = product(p, d * features, transpose_a=True)
             d_bias = product(p, d, transpose_a=True)[:, 0]
+            rounded = tf.cast(tf.cast(d_losses, product_dtype), dtype)  # as in the product: the sum over words stays 0
             return (
                 d_features,
                 tf.tensor_scatter_nd_sub(d_weights, rows, d * features),
-                tf.tensor_scatter_nd_sub(d_bias, rows, d_losses),
+                tf.tensor_scatter_nd_sub(d_bias, rows, rounded),
             )
 
         return losses, gradient
 
     return run(features, weights, bias)
+
+
+def _likeliest(values, targets, first_words, dtype):
+    """Return in each row the largest of the target's value and those of the first words."""
+    of_target = tf.gather(values, targets, batch_dims=1)
+    return tf.cast(tf.maximum(tf.reduce_max(values[:, :first_words], -1), of_target), dtype)
 
 
 def sampled_cross_entropy(features, weights, bias, targets, product_dtype, num_samples, seed):

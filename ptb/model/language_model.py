@@ -8,7 +8,7 @@ import tensorflow as tf
 from ptb.config import Config, Dropout, Model, from_json, to_json
 from ptb.model.cells import CELLS
 from ptb.model.dropout import constant_mask, dropout, row_mask
-from ptb.model.heads import MixtureHead, SoftmaxHead
+from ptb.model.heads import FIRST_WORDS, MixtureHead, SoftmaxHead
 from ptb.model.initializers import Initializers
 from ptb.model.kernels import find_kernel, matmul, static_shape
 from ptb.runtime.devices import choose_kernel, on_host, visible_gpus
@@ -190,8 +190,9 @@ class LanguageModel(keras.Model):
             shape = vocab_size, architecture.features_size
             self.softmax_weights = self.add_weight(shape, initializers.uniform, name="softmax_weights")
         self.softmax_bias = self.add_weight((vocab_size,), initializers.softmax_bias, name="softmax_bias")
-        softmax = self.softmax_weights, self.softmax_bias, self.dtype
-        self.head = MixtureHead(*softmax, architecture.mixture) if architecture.mixture else SoftmaxHead(*softmax)
+        softmax = self.softmax_weights, self.softmax_bias, self.dtype, None if visible_gpus() else FIRST_WORDS
+        mixture = architecture.mixture
+        self.head = MixtureHead(*softmax, mixture=mixture) if mixture else SoftmaxHead(*softmax)
 
     @property
     def can_use_xla(self) -> bool:

@@ -73,8 +73,12 @@ class Adapter:
         if method == "dynamic":
             return rates
         scored = self._dynamic(valid_ids, rates) if rates else self._static(valid_ids)
-        cached = perplexity_with(lambda settings: cached_log_probabilities(*scored, valid_ids, CacheSettings(**settings)))
-        return rates | climb(cached, FIRST_CACHE)
+
+        def with_cache(settings):
+            return cached_log_probabilities(*scored, valid_ids, CacheSettings(settings["weight"], settings["flatness"]))
+
+        perplexity = perplexity_with(with_cache)
+        return rates | climb(lambda cache: perplexity(rates | cache), FIRST_CACHE)
 
     def score(self, method: str, ids: np.ndarray, settings: dict) -> np.ndarray:
         """Return the log probabilities in nats of every token of a text but the first, `[N - 1]`."""
@@ -142,7 +146,7 @@ class Adapter:
 
 
 def climb(perplexity: Callable[[dict], float], settings: dict) -> dict:
-    """Return settings that are better than their neighbours in GRIDS.
+    """Return settings than which no neighbour in GRIDS is better.
 
     The settings take turns: each goes to the next value of its grid as long as that is better, up, then down. Perplexities are
     asked for more than once.

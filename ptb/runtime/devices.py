@@ -119,9 +119,9 @@ def choose_precision(precision: str, gpus: Sequence, cpu_flags: str | None = Non
       TensorFlow has no bfloat16 version of it. On a processor without a bfloat16 unit, TensorFlow truncates the product
       instead of rounding it, so that every product is 0.3% too small.
 
-    Weights, state and elementwise operations are float32 in each of them. "auto" takes tf32 on a GPU that has it, bfloat16 on
-    a processor that has a unit for it, and float32 elsewhere. `cpu_flags` are the processor's feature flags (default: those in
-    /proc/cpuinfo). Warns if bfloat16 is requested on a processor without a unit for it.
+    Weights, state and elementwise operations but the softmax are float32 in each of them. "auto" takes tf32 on a GPU that has
+    it, bfloat16 on a processor that has a unit for it, and float32 elsewhere. `cpu_flags` are the processor's feature flags
+    (default: those in /proc/cpuinfo). Warns if bfloat16 is requested on a processor without a unit for it.
     Raises DeviceError for another name, for tf32 without a GPU, and for tf32 or bfloat16 on a GPU that lacks them.
     """
     if precision not in PRECISIONS:

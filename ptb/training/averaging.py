@@ -22,7 +22,7 @@ class WeightAverages:
 
     def __init__(self, kind: str, weights: Sequence):
         self.kind, self.weights = kind, list(weights)
-        self.names = {"two_tailed": ("short", "before"), "nt_asgd": ("mean",), "none": ()}[kind]
+        self.names = {"two_tailed": ("short", "before"), "nt_asgd": ("mean",), "none": ()}[kind]  # the first takes iterates
         self.counts = {name: _variable(tf.zeros([], tf.float32)) for name in self.names}
         self.means = {name: [_variable(weight.value) for weight in self.weights] for name in self.names}
         self.active = _variable(tf.constant(kind == "two_tailed", tf.float32))  # whether iterates are taken
@@ -55,13 +55,13 @@ class WeightAverages:
             if self.kind == "nt_asgd" and len(earlier) > NT_ASGD_PATIENCE and reached > min(earlier[:-NT_ASGD_PATIENCE]):
                 self.active.assign(1.0)
             return reached
-        reached = self._with_weights(self._longest(), perplexity_of)
+        reached = self._with_weights(self._mean_of_all(), perplexity_of)
         if self.kind == "nt_asgd" or not self.counts["short"].numpy():
             return reached
         short = reached
         if self.counts["before"].numpy():  # otherwise the two are the same
             short = self._with_weights(self.means["short"], perplexity_of)
-        if short > reached:
+        if not short <= reached:  # also if one is NaN
             return reached
         for before, mean in zip(self.means["before"], self.means["short"]):
             before.assign(mean)
@@ -71,10 +71,10 @@ class WeightAverages:
 
     def chosen(self) -> dict:
         """Return the arrays of the weights that the last validation chose, by their names in a checkpoint."""
-        return {f"weights/{weight.path}": array.numpy() for weight, array in zip(self.weights, self._longest())}
+        return {f"weights/{weight.path}": array.numpy() for weight, array in zip(self.weights, self._mean_of_all())}
 
-    def _longest(self):
-        """Return the tensors of the mean over all iterates that are kept; of the weights if there are none."""
+    def _mean_of_all(self):
+        """Return the tensors of the mean over all iterates in the means; of the weights if there are none."""
         counts = {name: float(count.numpy()) for name, count in self.counts.items()}
         total = sum(counts.values())
         if not total:

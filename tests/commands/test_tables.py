@@ -152,7 +152,7 @@ def test_the_picture_of_budgets_has_a_line_of_one_recipe_and_dots_of_other_rows(
     average(tmp_path, "small", 10, 84.0, 80.5)
     (axes,) = tables.draw_budgets(tmp_path).axes
     (line,) = [drawn for drawn in axes.lines if drawn.get_linestyle() == "-"]
-    np.testing.assert_allclose(line.get_xydata(), [[10, 100], [60, 76]])
+    np.testing.assert_allclose(line.get_xydata(), [[6, 100], [54, 76]])
     assert {text.get_text() for text in axes.texts} == {"one_hour 76.0", "ten_minutes 100.0", "small 115.0"}
     (small,) = [text.xy for text in axes.texts if text.get_text() == "small 115.0"]
     assert small == (pytest.approx(30), 115)

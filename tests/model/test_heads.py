@@ -103,23 +103,27 @@ def test_losses_are_right_if_probabilities_round_to_zero(scale):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("word", [0, 2 * heads.REFERENCE_WORDS])
-def test_the_loss_shows_that_one_score_is_not_finite(value, word):
-    bias = np.zeros(3 * heads.REFERENCE_WORDS, np.float32)
+@pytest.mark.parametrize("word", [0, 2 * heads.FIRST_WORDS])
+@pytest.mark.parametrize("product_dtype", [tf.float32, tf.bfloat16])
+@pytest.mark.parametrize("first_words", [heads.FIRST_WORDS, None])
+def test_the_loss_shows_that_one_score_is_not_finite(value, word, product_dtype, first_words):
+    bias = np.zeros(3 * heads.FIRST_WORDS, np.float32)
     bias[word] = value
     arguments = tf.ones([2, 3]), tf.ones([len(bias), 3]), tf.constant(bias)
-    assert not np.isfinite(heads.cross_entropy(*arguments, np.array([1, 5], np.int32), tf.float32)).any()
+    losses = tf.function(heads.cross_entropy)(*arguments, tf.constant([1, 5]), product_dtype, first_words)
+    assert not np.isfinite(losses).any()
 
 
 def test_losses_are_right_if_all_frequent_words_round_to_zero():
     """One row is certain of its target, one of another rare word, one of a frequent word."""
-    size = 3 * heads.REFERENCE_WORDS
+    size = 3 * heads.FIRST_WORDS
     scores = np.zeros((3, size), np.float32)
     scores[0, size - 1] = scores[1, size - 2] = scores[2, 5] = 200
     targets = np.full(3, size - 1, np.int32)
     arguments = tf.constant(np.eye(3, dtype=np.float32)), tf.constant(scores.T), tf.zeros(size)
-    losses = heads.cross_entropy(*arguments, targets, tf.float32).numpy()
-    np.testing.assert_allclose(losses, [0, 200, 200], rtol=1e-6)
+    for first_words in (heads.FIRST_WORDS, None):
+        losses = heads.cross_entropy(*arguments, targets, tf.float32, first_words)
+        np.testing.assert_allclose(losses, [0, 200, 200], rtol=1e-6)
 
 
 def test_sampled_losses_by_hand():
@@ -189,7 +193,7 @@ def test_a_mixture_by_hand_also_if_probabilities_round_to_zero(scale):
     priors = rng.normal(0, scale, (STEPS, BATCH, mixture)).astype(np.float32)
     latents = rng.normal(size=(STEPS, BATCH, mixture, size)).astype(np.float32)
     targets = rng.integers(0, VOCAB, (BATCH, STEPS)).astype(np.int32)
-    head = heads.MixtureHead(*[keras.Variable(array) for array in (weights, bias)], tf.float32, mixture)
+    head = heads.MixtureHead(*[keras.Variable(array) for array in (weights, bias)], tf.float32, mixture=mixture)
     features = tf.concat([priors, latents.reshape(STEPS, BATCH, -1)], -1)
     log_pi = oracle.log_softmax(priors.astype(np.float64))
     by_component = oracle.log_softmax(latents.astype(np.float64) @ weights.T.astype(np.float64) + bias)

@@ -102,6 +102,10 @@ def test_two_tailed_the_short_average_replaces_the_long_one_if_it_is_as_good_and
     assert_equal(walk.chosen(), walk.mean(4))
 
     walk.move(1)
+    reached, _ = walk.validate(6.0, math.nan)
+    assert reached == 6
+    assert_equal(walk.chosen(), walk.mean(4))
+
     _, (long, short) = walk.validate(6.0, 6.0)
     assert_equal(short, walk.mean(9))
     assert_equal(long, walk.mean(4))
@@ -186,7 +190,7 @@ CONFIGS = {
     "two_tailed": override(LADDER, {"averaging": "two_tailed"}),
     "nt_asgd": override(LADDER, NT_ASGD | {"random_lengths": False, "num_epochs": 5, "validate_every": 2}),
 }
-STOPS = {"two_tailed": {"scores": 3}, "nt_asgd": {"steps": 37}}  # while the long average is scored; within an epoch
+STOPS = {"two_tailed": {"scores": 2}, "nt_asgd": {"steps": 37}}  # between the scores of the two averages; within an epoch
 
 
 class StopIn(StopAt):
