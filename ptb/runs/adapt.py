@@ -26,7 +26,8 @@ GRIDS = {
     "weight": (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3),
     "flatness": (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0),
 }
-FIRST_DYNAMIC, FIRST_CACHE = {"learning_rate": 1e-4, "decay": 2e-3}, {"weight": 0.05, "flatness": 0.5}
+# Where `climb` begins: for dynamic evaluation the original's defaults.
+FIRST_DYNAMIC, FIRST_CACHE = {"learning_rate": 5e-5, "decay": 2e-3}, {"weight": 0.05, "flatness": 0.5}
 DROPOUT_PASSES = 20
 
 
