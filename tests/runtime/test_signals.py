@@ -1,8 +1,8 @@
 """Signals to a real process that stops on request, and printing to streams that nobody reads."""
 
-import contextlib
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -69,6 +69,15 @@ def ignore_sighup():
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
+# The process to which a terminal belongs. It stays until the terminal is closed: when it ends, what nobody has read is lost.
+LEADER = """
+import signal, subprocess, sys
+subprocess.run(["bash", "-c", sys.argv[1]])
+print("ended", flush=True)
+signal.pause()
+"""
+
+
 def test_the_message_reaches_the_terminal_also_if_ctrl_c_ends_tee(tmp_path):
     """As in `train.py 2>&1 | tee log` on a terminal, whose Ctrl-C goes to both."""
     (tmp_path / "program.py").write_text(PROGRAM.format(obeys="nobody_reads()", echo=1.0))
@@ -76,17 +85,21 @@ def test_the_message_reaches_the_terminal_also_if_ctrl_c_ends_tee(tmp_path):
     if pid == 0:
         os.environ["PYTHONPATH"] = str(processes.ROOT)
         command = f"set -m; {sys.executable} {tmp_path / 'program.py'} 2>&1 | tee {tmp_path / 'log'}"  # in a group of its own
-        os.execvp("bash", ["bash", "-c", command])
+        os.execv(sys.executable, [sys.executable, "-c", LEADER, command])
     shown = b""
-    while b"ready" not in shown:
-        shown += os.read(terminal, 1000)
+
+    def read_until(text):
+        nonlocal shown
+        while text not in shown:
+            assert select.select([terminal], [], [], 60)[0], shown
+            shown += os.read(terminal, 1000)
+
+    read_until(b"ready")
     os.write(terminal, b"\x03")
-    with contextlib.suppress(OSError):  # the other end is closed when all processes have ended
-        while more := os.read(terminal, 1000):
-            shown += more
-    os.waitpid(pid, 0)
+    read_until(b"Stopped by SIGINT; resume")
+    read_until(b"ended")
     os.close(terminal)
-    assert b"Stopped by SIGINT; resume" in shown
+    os.waitpid(pid, 0)
     assert b"Traceback" not in shown
 
 
