@@ -6,6 +6,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 
 import pytest
@@ -95,6 +96,9 @@ def test_the_message_reaches_the_terminal_also_if_ctrl_c_ends_tee(tmp_path):
             shown += os.read(terminal, 1000)
 
     read_until(b"ready")
+    attributes = termios.tcgetattr(terminal)
+    attributes[3] |= termios.NOFLSH  # otherwise Ctrl-C may discard what is written just after it
+    termios.tcsetattr(terminal, termios.TCSANOW, attributes)
     os.write(terminal, b"\x03")
     read_until(b"Stopped by SIGINT; resume")
     read_until(b"ended")
