@@ -24,7 +24,7 @@ GRIDS = {
     "learning_rate": (2e-5, 3e-5, 5e-5, 7e-5, 1e-4, 1.5e-4, 2e-4, 3e-4, 5e-4, 7e-4, 1e-3),
     "decay": (5e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2),
     "weight": (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3),
-    "flatness": (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0),
+    "flatness": (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 7.0),
 }
 # Where `climb` begins: for dynamic evaluation the original's defaults.
 FIRST_DYNAMIC, FIRST_CACHE = {"learning_rate": 5e-5, "decay": 2e-3}, {"weight": 0.05, "flatness": 0.5}
