@@ -17,7 +17,7 @@ FIRST_WORDS = 128  # in which `cross_entropy` looks for a likely word on a CPU
 class SoftmaxHead:
     """Softmax over the vocabulary. `weights [vocab, hidden]` and `bias [vocab]` are variables of the model.
 
-    `first_words` is that of `cross_entropy`: None for a GPU.
+    `first_words` is an argument of `cross_entropy`; it should be None on a GPU.
     """
 
     def __init__(self, weights, bias, product_dtype, first_words=FIRST_WORDS):
@@ -104,10 +104,10 @@ def cross_entropy(features, weights, bias, targets, product_dtype, first_words=F
     large as everything else together. So it is kept in `product_dtype`, without a copy: the three products are computed with
     p, then the rows of the targets are subtracted from the results.
 
-    log Σ exp follows from the score and the p of any word whose p is not rounded to 0. To look for the likeliest of all takes
-    two more passes over the matrix. So the likeliest of the target and the `first_words` of the vocabulary, the most frequent
-    ones, is taken; only if the p of all of these is rounded to 0 in some row, the sum is computed again. A GPU would have to
-    report this to the host: with None the likeliest of all is taken, without a condition.
+    log Σ exp follows from the score and the p of any word whose p is not rounded to 0. A search for the likeliest word would
+    take two more passes over the matrix. So the search covers the target and the `first_words` of the vocabulary, which are the
+    most frequent ones. If the p of all of these is rounded to 0 in some row, log Σ exp is computed from all scores. This
+    condition would make a GPU report to the host, so None searches the whole vocabulary instead.
     """
     dtype = features.dtype
     searches_all = first_words is None or first_words >= weights.shape[0]
@@ -146,7 +146,7 @@ def cross_entropy(features, weights, bias, targets, product_dtype, first_words=F
 
 
 def _likeliest(values, targets, first_words, dtype):
-    """Return in each row the largest of the target's value and those of the first words."""
+    """Return the largest value of each row among the target and the first words."""
     of_target = tf.gather(values, targets, batch_dims=1)
     return tf.cast(tf.maximum(tf.reduce_max(values[:, :first_words], -1), of_target), dtype)
 

@@ -147,10 +147,10 @@ class Adapter:
 
 
 def climb(perplexity: Callable[[dict], float], settings: dict) -> dict:
-    """Return settings than which no neighbour in GRIDS is better.
+    """Return settings that no neighbouring value in GRIDS improves; `settings` is where the search begins.
 
-    The settings take turns: each goes to the next value of its grid as long as that is better, up, then down. Perplexities are
-    asked for more than once.
+    The settings take turns: each goes to the next value of its grid as long as that is better, up, then down. `perplexity` is
+    called more than once with the same settings.
     """
     best, before = settings, None
     while best != before:

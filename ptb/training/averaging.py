@@ -12,7 +12,7 @@ class WeightAverages:
 
     "two_tailed" (Melis 2022, "Two-Tailed Averaging"): a short and a long average both include the weights after every step. At
     each validation, if the short one is at least as good, it replaces the long one and starts again. There is nothing to tune.
-    Kept are the short one and the mean "before" it, of the weights that only the long one includes: a step then updates one.
+    Two means are kept: "short", and "before", of the weights that only the long average includes. So a step updates one mean.
 
     "nt_asgd" (Merity et al. 2018): one average, which starts once a validation is worse than the best of all but the last five,
     and includes the weights after every step from then on.
@@ -22,7 +22,7 @@ class WeightAverages:
 
     def __init__(self, kind: str, weights: Sequence):
         self.kind, self.weights = kind, list(weights)
-        self.names = {"two_tailed": ("short", "before"), "nt_asgd": ("mean",), "none": ()}[kind]  # the first takes iterates
+        self.names = {"two_tailed": ("short", "before"), "nt_asgd": ("mean",), "none": ()}[kind]  # a step updates the first
         self.counts = {name: _variable(tf.zeros([], tf.float32)) for name in self.names}
         self.means = {name: [_variable(weight.value) for weight in self.weights] for name in self.names}
         self.active = _variable(tf.constant(kind == "two_tailed", tf.float32))  # whether iterates are taken
@@ -42,7 +42,7 @@ class WeightAverages:
             count = self.counts[name].assign_add(self.active)
             share = self.active / tf.maximum(count, 1)
             for mean, weight in zip(self.means[name], self.weights):
-                rate = tf.cast(share, mean.dtype)
+                rate = tf.cast(share, mean.dtype)  # mean −= share · (mean − weight), in place
                 tf.raw_ops.ResourceApplyGradientDescent(var=mean.handle, alpha=rate, delta=mean - weight.value)
 
     def validate(self, perplexity_of: Callable[[], float], earlier: Sequence[float]) -> float:
@@ -59,9 +59,9 @@ class WeightAverages:
         if self.kind == "nt_asgd" or not self.counts["short"].numpy():
             return reached
         short = reached
-        if self.counts["before"].numpy():  # otherwise the two are the same
+        if self.counts["before"].numpy():  # otherwise both averages are the same
             short = self._with_weights(self.means["short"], perplexity_of)
-        if not short <= reached:  # also if one is NaN
+        if not short <= reached:  # if one is NaN too
             return reached
         for before, mean in zip(self.means["before"], self.means["short"]):
             before.assign(mean)
@@ -74,7 +74,7 @@ class WeightAverages:
         return {f"weights/{weight.path}": array.numpy() for weight, array in zip(self.weights, self._mean_of_all())}
 
     def _mean_of_all(self):
-        """Return the tensors of the mean over all iterates in the means; of the weights if there are none."""
+        """Return the tensors of the mean over all weights that the kept means include, or the weights now if there are none."""
         counts = {name: float(count.numpy()) for name, count in self.counts.items()}
         total = sum(counts.values())
         if not total:

@@ -27,7 +27,10 @@ def make_optimizer(config: Optimizer):
 
 
 class FusedAdam(keras.optimizers.Adam):
-    """Keras's Adam with one operation of TensorFlow for each weight: Keras's own ten write as many copies of the weight."""
+    """Keras's Adam with one operation for each weight.
+
+    Keras's own update has ten operations for each weight, and most of them write a copy of it.
+    """
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)

@@ -82,6 +82,15 @@ def test_each_product_of_the_gradient_is_in_bfloat16_and_the_targets_are_exact()
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
 
 
+def test_the_bias_gradient_sums_to_zero_although_bfloat16_rounds_the_gradient_of_the_losses():
+    """p is 1/8 for each word, which is exact; the gradient of each loss, 0.05, is not."""
+    features, weights, bias = tf.zeros([8, HIDDEN]), tf.zeros([8, HIDDEN]), tf.zeros(8)
+    with tf.GradientTape() as tape:
+        tape.watch(bias)
+        losses = 0.05 * heads.cross_entropy(features, weights, bias, np.zeros(8, np.int32), tf.bfloat16)
+    assert abs(float(tf.reduce_sum(tape.gradient(losses, bias)))) < 1e-6
+
+
 def test_bfloat16_products_of_sampled_words_have_errors_of_their_rounding():
     arguments, targets = make_case(np.float32)
     seed = tf.constant([3, 4])
