@@ -31,6 +31,7 @@ from ptb.data.vocabulary import UNK, UnknownTokens
 from ptb.data.windows import Windows, scoring_windows, validation_windows, windows
 from ptb.evaluation import sampling
 from ptb.evaluation.score import LONG_TEXT, make_eval_step, score
+from ptb.evaluation.temperature import scale_temperature
 from ptb.model.language_model import LanguageModel, build_model
 from ptb.runs.folder import RunFolder, run_name
 from ptb.runs.load import TrainedModel, load, read_config
@@ -353,8 +354,13 @@ def score_test(config, corpus, run, model: LanguageModel, state: TrainState, set
 
     Products are in float32, as in evaluate.py: the score is that of the weights, wherever they were trained.
     """
-    test_windows = stop.watch(scoring_windows(corpus.test))
+    test_windows, (_, valid_windows) = stop.watch(scoring_windows(corpus.test)), make_windows(corpus, config)
     model.set_product_dtype(devices.use_precision("float32"))
+    scaled = {}
+    if config.temperature_scaling:
+        factor, valid = scale_temperature(model, lambda: stop.watch(valid_windows))
+        scaled = {"valid_perplexity": valid.perplexity, "inverse_temperature": factor}
+        print_line(f"Inverse Temperature: {factor:g} (valid perplexity {valid.perplexity:.3f})")
     test = score(make_eval_step(model, jit_compile=len(corpus.test) >= LONG_TEXT), model, test_windows)
     print_line(f"Test Perplexity: {test.perplexity:.3f}")
     require_better_than_guessing(run, None if config.keeps_best else state, test, len(corpus.vocabulary))
@@ -365,6 +371,7 @@ def score_test(config, corpus, run, model: LanguageModel, state: TrainState, set
         "valid_perplexity": state.best_perplexity if config.keeps_best else state.history[-1]["valid_perplexity"],
         "train_perplexity": state.history[state.best_epoch - 1 if config.keeps_best else -1]["train_perplexity"],
         "training_seconds": sum(record["seconds"] for record in state.history),
+        **scaled,
         **setting,
         "precision": ", ".join(state.precisions),
     }

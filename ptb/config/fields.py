@@ -73,6 +73,11 @@ class Model:
         """Size of what the softmax reads."""
         return self.layers[-1] if self.projection == "none" and not self.mixture else self.input_size
 
+    @property
+    def can_scale_logits(self) -> bool:
+        """Whether scaling some weights multiplies all logits by a factor: not if they are the embedding as well."""
+        return not self.mixture and (not self.tied or self.projection != "none")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dropout:
@@ -287,6 +292,7 @@ class Config:
     optimizer: Optimizer = SGD()
     schedule: Schedule = StepDecay()
     averaging: str = "none"  # average of weights for validation and test: one of AVERAGES
+    temperature_scaling: bool = False  # multiply the logits of the trained model by the factor that is best on valid
     loss: Loss = Loss()
     stopping: Stopping = Stopping()
     data: Data = Data()
@@ -303,6 +309,8 @@ class Config:
             raise ConfigError("softmax_samples: a mixture of softmaxes has no estimate; leave it 0")
         if self.loss.projection_l2 and self.model.projection == "none":
             raise ConfigError("projection_l2: the model has no projection; set projection=affine or linear")
+        if self.temperature_scaling and not self.model.can_scale_logits:
+            raise ConfigError("temperature_scaling: needs softmax weights of their own (tied=False) or projection=linear")
         if self.loss.tar and self.num_steps == 1:
             raise ConfigError("tar: a window of one step has no change between steps; make num_steps larger")
         if self.bptt_steps and self.data.random_lengths:

@@ -113,18 +113,6 @@ def score(eval_step: Callable, model, windows: Iterable) -> Score:
     return Score.of(score_windows(eval_step, model, windows))
 
 
-def make_tempered_step(model) -> Callable:
-    """Return the compiled `step(inputs, targets, state, inverse_temperature) -> (losses, state)`; it multiplies the logits."""
-    ids, state = tf.TensorSpec([None, None], tf.int32), state_signature(model, None)
-
-    @tf.function(autograph=False, input_signature=[ids, ids, state, tf.TensorSpec([], model.dtype)])
-    def step(inputs, targets, state, inverse_temperature):
-        logits, state = model(inputs, state)
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(targets, inverse_temperature * logits), state
-
-    return step
-
-
 def make_sampled_dropout_step(model) -> Callable:
     """Return the compiled `step(inputs, targets, state, seed) -> (losses, state)` with the dropout of training (Gal 2016).
 

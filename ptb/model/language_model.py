@@ -205,6 +205,18 @@ class LanguageModel(keras.Model):
         for part in (*self.recurrent_layers, self.head):
             part.product_dtype = self.product_dtype
 
+    def scale_logits(self, factor):
+        """Multiply all logits by a factor: the projection, or the softmax weights if they are not tied, and the biases.
+
+        Raises ValueError for a model whose logits no weights of its own scale (`Model.can_scale_logits`).
+        """
+        if not self.architecture.can_scale_logits:
+            raise ValueError("scale_logits: the softmax weights are tied, and there is no projection before them")
+        last = (self.softmax_weights,) if self.projection is None else (self.projection, self.projection_bias)
+        for weights in (*last, self.softmax_bias):
+            if weights is not None:
+                weights.assign(weights * factor)
+
     def get_config(self):
         """Return the arguments of the constructor, from which Keras rebuilds a saved model with a kernel for its device."""
         return {

@@ -14,11 +14,11 @@ import tensorflow as tf
 from ptb.data.windows import scoring_windows
 from ptb.evaluation.cache import CacheSettings, cached_log_probabilities
 from ptb.evaluation.dynamic import DynamicSettings, gradient_statistics, make_dynamic_score
-from ptb.evaluation.score import Score, make_sampled_dropout_step, make_tempered_step, state_signature
+from ptb.evaluation.score import Score, make_sampled_dropout_step, state_signature
+from ptb.evaluation.temperature import best_inverse_temperature, make_tempered_step, score_tempered
 from ptb.model.language_model import LanguageModel
 
 METHODS = ("temperature", "mc_dropout", "cache", "dynamic", "dynamic_cache")
-INVERSE_TEMPERATURES = [round(1.1 - 0.02 * step, 2) for step in range(16)]  # multiply the logits (lamb, training.py)
 # The values that `climb` tries, the rate and the decay per 5 tokens.
 GRIDS = {
     "learning_rate": (2e-5, 3e-5, 5e-5, 7e-5, 1e-4, 1.5e-4, 2e-4, 3e-4, 5e-4, 7e-4, 1e-3),
@@ -64,8 +64,13 @@ class Adapter:
             return perplexity
 
         if method == "temperature":
-            grid = ({"inverse_temperature": value} for value in INVERSE_TEMPERATURES)
-            return min(grid, key=perplexity_with(lambda settings: self.score(method, valid_ids, settings)))
+
+            def report_factor(factor, score):
+                finite = score.perplexity if math.isfinite(score.loss) else None
+                report({"valid_perplexity": finite, "inverse_temperature": factor})
+
+            factor, _ = best_inverse_temperature(lambda factor: self._tempered(valid_ids, factor), report_factor)
+            return {"inverse_temperature": factor}
         if method == "mc_dropout":
             return {"passes": DROPOUT_PASSES}
         rates = {}
@@ -84,7 +89,7 @@ class Adapter:
     def score(self, method: str, ids: np.ndarray, settings: dict) -> np.ndarray:
         """Return the log probabilities in nats of every token of a text but the first, `[N - 1]`."""
         if method == "temperature":
-            return self._tempered(ids, settings["inverse_temperature"])
+            return -self._tempered(ids, settings["inverse_temperature"])[0, :, 0]
         if method == "mc_dropout":
             return self._mc_dropout(ids, settings["passes"])
         cache = CacheSettings(settings.get("weight", 0.0), settings.get("flatness", 0.0))
@@ -126,12 +131,7 @@ class Adapter:
         return -np.concatenate(losses), np.concatenate(features)
 
     def _tempered(self, ids, inverse_temperature):
-        model, losses = self.model, []
-        state = model.initial_state(1)
-        for inputs, targets in scoring_windows(ids):
-            loss, state = self._tempered_step(inputs, targets, state, tf.constant(inverse_temperature, model.dtype))
-            losses.append(loss.numpy()[0])
-        return -np.concatenate(losses)
+        return score_tempered(self._tempered_step, self.model, scoring_windows(ids), inverse_temperature)
 
     def _mc_dropout(self, ids, passes):
         """Return the log of the mean probability over passes with dropout, each with masks of its own."""

@@ -7,7 +7,8 @@ from ptb.runs.checkpoint import Checkpoint
 from ptb.runs.storage import RunError
 
 # A field, or with a point at its end a part. Shapes, text, windows and the variables of a checkpoint depend on none of these.
-CHANGEABLE = ("num_epochs", "budget_minutes", "schedule", "schedule.", "optimizer.", "dropout.", "loss.", "stopping.")
+AT_THE_END = ("stopping.", "temperature_scaling")  # of these the result depends even if nothing is trained any more
+CHANGEABLE = ("num_epochs", "budget_minutes", "schedule", "schedule.", "optimizer.", "dropout.", "loss.", *AT_THE_END)
 
 
 class Change(NamedTuple):
@@ -42,7 +43,7 @@ def check_place(changes: list[Change], config: Config, newest: Checkpoint) -> No
     begun = done + (place["window"] > 0)
     if config.num_epochs < begun:
         raise RunError(f"{folder}: num_epochs is {config.num_epochs}, but epoch {begun} has begun; use {begun} or more")
-    if begun > done or any(_is_among(change.field, ("stopping.",)) for change in changes):
+    if begun > done or any(_is_among(change.field, AT_THE_END) for change in changes):
         return
     if 0 < config.stopping.patience <= place["validations_since_best"]:
         raise RunError(f"{folder}: patience has run out, so nothing would be trained; add --set patience with a larger number")

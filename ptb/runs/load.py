@@ -101,6 +101,8 @@ class TrainedModel:
             raise RunError(
                 f"{self._weights_path}: {error}; restore it, config.json and vocabulary.txt from a copy of the same run"
             ) from None
+        if self.config.temperature_scaling and (result := self.run.result):
+            model.scale_logits(result.get("inverse_temperature", 1.0))
         return model
 
     def read_weights(self) -> dict[str, np.ndarray]:

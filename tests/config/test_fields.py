@@ -110,6 +110,7 @@ WRONG_VALUES = {
         "optimizer": (StepDecay(), None, "SGD"),
         "schedule": (SGD(), None),
         "averaging": ("asgd", None, True),
+        "temperature_scaling": (1, "true", None),
         "loss": (Stopping(), None),
         "stopping": (Loss(), None),
         "data": (Loss(), "data"),

@@ -33,7 +33,6 @@ def small_grids(monkeypatch):
     grids = {"learning_rate": (1e-4, 1e-3, 1e-2), "decay": (1e-3, 2e-3, 1e-2), "weight": (0.05, 0.2), "flatness": (0.1, 0.5)}
     monkeypatch.setattr(adapt, "GRIDS", grids)
     monkeypatch.setattr(adapt, "FIRST_DYNAMIC", {"learning_rate": 1e-4, "decay": 2e-3})
-    monkeypatch.setattr(adapt, "INVERSE_TEMPERATURES", [1.1, 0.9, 0.7])
 
 
 def log_p(model, ids):

@@ -16,7 +16,7 @@ LIMIT = 5e-6
 # The check replaces these by values of its own, or does not use them.
 NO_PART_OF_A_DERIVATION = {
     *("model.init_scale", "model.initializers", "model.forget_bias", "model.orthogonal_recurrence"),
-    *("averaging", "batch_size", "num_steps", "num_epochs", "bptt_steps"),
+    *("averaging", "temperature_scaling", "batch_size", "num_steps", "num_epochs", "bptt_steps"),
 }
 USUAL = (
     "small",

@@ -304,7 +304,9 @@ NEEDS = {  # other fields, without which the value would be rejected or have no 
     "optimizer.epsilon": {"optimizer": "RMSprop"},
     "loss.projection_l2": {"projection": "linear"},
 }
-NOT_OF_A_STEP = re.compile(r"(stopping|data)\..*|batch_size|num_steps|num_epochs|budget_minutes|averaging|schedule")
+NOT_OF_A_STEP = re.compile(
+    r"(stopping|data)\..*|batch_size|num_steps|num_epochs|budget_minutes|averaging|temperature_scaling|schedule"
+)
 
 
 def test_the_fields_that_decide_a_step_are_listed():
