@@ -15,6 +15,7 @@ files that contradict each other.
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -135,9 +136,14 @@ class RunFolder:
         step = newest.step if newest else 0
         if (self.path / "result.json").exists():  # before config.json: with the new one it would be its result
             with writing(self.path):
-                os.replace(self.path / "result.json", self.path / f"result-{step}.json")
+                os.replace(self.path / "result.json", self._free_path(f"result-{step}"))
         first = begun.get("first_config", begun["config"])
         return {"first_config": first, "changes": begun.get("changes", []) + [change.to_record(step) for change in changes]}
+
+    def _free_path(self, stem):
+        """Return `stem`.json, or `stem`-2.json and so on if there is one: a run can finish more than once at a step."""
+        stems = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+        return next(path for stem in stems if not (path := self.path / f"{stem}.json").exists())
 
     def _other_run(self, fixed):
         """Return how to train what this run cannot become."""

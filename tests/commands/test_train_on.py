@@ -76,6 +76,15 @@ def test_a_run_that_goes_on_for_more_epochs_and_is_stopped_again_ends_like_an_un
         train.train(BASE, random_corpus, folder, precision="float32")
 
 
+def test_every_result_of_a_run_that_finishes_again_is_kept(random_corpus, tmp_path):
+    results = [train.train(BASE, random_corpus, tmp_path, precision="float32")]
+    for keep_best in (True, False, True):
+        results.append(go_on(override(BASE, {"keep_best": keep_best}), random_corpus, tmp_path))
+    names = [f"result{ending}.json" for ending in ("-28", "-28-2", "-28-3", "")]
+    assert [json.loads((tmp_path / name).read_text()) for name in names] == results
+    assert "best_step" in results[1]
+
+
 def test_another_rate_holds_from_the_step_of_the_change(random_corpus, tmp_path, monkeypatch):
     changed = override(BASE, {"learning_rate": 0.25, "schedule": "Plateau", "dropout.output": 0.5})
     stopped(BASE, random_corpus, tmp_path, monkeypatch, 5)
