@@ -23,12 +23,25 @@ import functools
 import tensorflow as tf
 
 from ptb.model.cells import CELLS, LSTMState
-from ptb.runtime.devices import on_host
+from ptb.runtime.devices import has_avx512, on_host
+
+FEW_ROWS, LARGE = 64, 512  # rows and least dimension for which `matmul_transposed` was measured to be faster
 
 
 def matmul(a, b, dtype, **transposes):
     """Return the matrix product of `a` and `b`, computed in `dtype`, in the type of `a`. See ptb/runtime/devices.py."""
     return tf.cast(tf.matmul(tf.cast(a, dtype), tf.cast(b, dtype), **transposes), a.dtype)
+
+
+def matmul_transposed(a, b, dtype):
+    """Return `a bᵀ` for a matrix `a` of few rows, the batch, computed in `dtype`, in the type of `a`.
+
+    In float32 with AVX-512, oneDNN computes (b aᵀ)ᵀ in down to half the time if b is large: benchmarks/README.md.
+    """
+    few_rows = a.shape[0] is not None and a.shape[0] <= FEW_ROWS
+    if few_rows and min(b.shape) >= LARGE and dtype == tf.float32 and has_avx512():
+        return tf.transpose(matmul(b, a, dtype, transpose_b=True))
+    return matmul(a, b, dtype, transpose_b=True)
 
 
 def stepwise(cell, inputs, state, weights, product_dtype, state_mask=None):
@@ -137,7 +150,7 @@ def _fused_backward(d_outputs, d_hidden, d_cell, factors, recurrent_kernel, prod
         d_hidden += d_output
         d_cell += d_hidden * to_cell
         dz = tf.concat([tf.tile(d_cell, [1, 3]) * to_other_gates, d_hidden * to_output_gate], -1)
-        return masked(matmul(dz, recurrent_kernel, product_dtype, transpose_b=True)), d_cell * forget, dz
+        return masked(matmul_transposed(dz, recurrent_kernel, product_dtype)), d_cell * forget, dz
 
     initial = (d_hidden, d_cell, tf.tile(d_cell, [1, 4]))
     d_hidden, d_cell, dz = _scan(step, (d_outputs, *factors), initial, reverse=True)

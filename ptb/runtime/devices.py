@@ -62,6 +62,11 @@ def _cpu_model() -> str:
     return " ".join([name[1] if name else platform.machine(), *sets])
 
 
+def has_avx512() -> bool:
+    """Whether matrix products on the processor use AVX-512; False where it is not known."""
+    return re.search(r"\bavx512f\b", _cpuinfo()) is not None
+
+
 def _cpuinfo() -> str:
     """Return Linux's description of the processor, or an empty string on other systems."""
     try:

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from helpers import oracle
+from ptb.model import kernels
 from ptb.model.cells import CELLS, LSTMState
 from ptb.model.kernels import find_kernel, matmul
 
@@ -195,6 +196,23 @@ def test_a_fast_kernel_rejects_the_cells_that_it_cannot_run(rnn_mode, cells):
     for cell in CELLS:
         with contextlib.nullcontext() if cell in cells else pytest.raises(ValueError, match=cell):
             find_kernel(rnn_mode, cell)
+
+
+@pytest.mark.parametrize("has_avx512", [False, True])
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
+@pytest.mark.parametrize("rows", [20, 65, None])
+@pytest.mark.parametrize("size", [(512, 600), (40, 600)])
+def test_a_product_with_a_transposed_matrix_is_the_same_on_every_processor(has_avx512, dtype, rows, size, monkeypatch):
+    """And is computed in the other order on the processors, for the sizes and in the type for which that is faster."""
+    monkeypatch.setattr(kernels, "has_avx512", lambda: has_avx512)
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(rows or 20, 600)).astype(np.float32), rng.normal(size=size).astype(np.float32)
+    product = tf.function(lambda a: kernels.matmul_transposed(a, b, dtype), [tf.TensorSpec([rows, 600])], autograph=False)
+    exact = a.astype(np.float64) @ b.T
+    error = np.linalg.norm(product(a) - exact) / np.linalg.norm(exact)
+    assert error < (1e-6 if dtype == tf.float32 else 1e-2)
+    orders = [operation.type for operation in product.get_concrete_function().graph.get_operations()]
+    assert ("Transpose" in orders) == (has_avx512 and dtype == tf.float32 and rows == 20 and size[0] == 512)
 
 
 def test_matmul_rounds_its_factors_and_its_result_but_not_its_sums():
