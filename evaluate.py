@@ -151,13 +151,16 @@ def score_adaptively(
 
     Logs each trial on valid. Keeps settings, scores and trials in the run folder as adapt-<method>.json. Trials that are there,
     of these weights and texts, are not repeated: a stopped search goes on, and dynamic_cache begins with the rates of dynamic.
+    The few passes of `temperature` are.
     Test is scored once.
     """
     splits = load_texts(lm, data_path, list(SPLITS), encoding)
     adapter, scored = Adapter(lm.model, splits["train"]), {}
     texts = hashlib.sha256(splits["train"].tobytes() + splits["valid"].tobytes()).hexdigest()[:16]
     record = {"of": {"step": lm.step, "precision": lm.precision, "texts": texts}}
-    known = known_trials(lm, method, record["of"])
+    if lm.inverse_temperature != 1:
+        record["of"]["inverse_temperature"] = lm.inverse_temperature
+    known = [] if method == "temperature" else known_trials(lm, method, record["of"])
     trials = [*known]
 
     def report(trial):

@@ -308,8 +308,8 @@ def within_budget(config: Config, corpus: Corpus, run: RunFolder, kernel: str, p
     started = time.monotonic()
     product_dtype = devices.use_precision(precision)
     model = build_model(config, len(corpus.vocabulary), rnn_mode=kernel, product_dtype=product_dtype)
-    epoch_seconds = time_epoch(model, config, *make_windows(corpus, config))
-    left = 60 * config.budget_minutes - (time.monotonic() - started)
+    epoch_seconds, scaling_seconds = time_epoch(model, config, *make_windows(corpus, config))
+    left = 60 * config.budget_minutes - (time.monotonic() - started) - scaling_seconds
     return override(config, {"num_epochs": epochs_within(left, epoch_seconds)})
 
 
@@ -358,9 +358,10 @@ def score_test(config, corpus, run, model: LanguageModel, state: TrainState, set
     model.set_product_dtype(devices.use_precision("float32"))
     scaled = {}
     if config.temperature_scaling:
-        factor, valid = scale_temperature(model, lambda: stop.watch(valid_windows))
-        scaled = {"valid_perplexity": valid.perplexity, "inverse_temperature": factor}
-        print_line(f"Inverse Temperature: {factor:g} (valid perplexity {valid.perplexity:.3f})")
+        scaling = scale_temperature(model, lambda: stop.watch(valid_windows), replicas.make_mean_of_workers())
+        require_better_than_guessing(run, None, scaling.unscaled, len(corpus.vocabulary), "valid")
+        scaled = {"valid_perplexity": scaling.score.perplexity, "inverse_temperature": scaling.inverse_temperature}
+        print_line(f"Inverse Temperature: {scaling.inverse_temperature:g} (valid: {scaling.score.perplexity:.3f})")
     test = score(make_eval_step(model, jit_compile=len(corpus.test) >= LONG_TEXT), model, test_windows)
     print_line(f"Test Perplexity: {test.perplexity:.3f}")
     require_better_than_guessing(run, None if config.keeps_best else state, test, len(corpus.vocabulary))

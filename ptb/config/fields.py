@@ -309,8 +309,12 @@ class Config:
             raise ConfigError("softmax_samples: a mixture of softmaxes has no estimate; leave it 0")
         if self.loss.projection_l2 and self.model.projection == "none":
             raise ConfigError("projection_l2: the model has no projection; set projection=affine or linear")
+        if self.temperature_scaling and self.model.mixture:
+            raise ConfigError("temperature_scaling: no weights scale the logits of a mixture; use mixture=0")
         if self.temperature_scaling and not self.model.can_scale_logits:
             raise ConfigError("temperature_scaling: needs softmax weights of their own (tied=False) or projection=linear")
+        if self.temperature_scaling and not self.keeps_best:
+            raise ConfigError("temperature_scaling: is for the best weights; add keep_best=true")
         if self.loss.tar and self.num_steps == 1:
             raise ConfigError("tar: a window of one step has no change between steps; make num_steps larger")
         if self.bptt_steps and self.data.random_lengths:

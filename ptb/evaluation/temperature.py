@@ -1,10 +1,11 @@
 """Temperature scaling (Guo et al. 2017): one factor for all logits, chosen on the validation text after the training.
 
-A network that overfits is too sure of its predictions, and a factor below 1 makes it less sure; the order of words stays.
+A network that overfits is too sure of its predictions. A factor below 1 makes it less sure; the ranks of the words stay.
 """
 
 import math
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +13,23 @@ import tensorflow as tf
 from ptb.evaluation.score import Score, score_windows, state_signature
 
 DIGITS, LEAST = 2, 0.01  # of the factor: the loss is flat around the best one
+ROWS = 512  # predictions at once, so that the step needs less memory than a training step
+
+
+class Totals(NamedTuple):
+    """Sums over the predictions of a text, in nats: the loss, and its derivatives by a further factor where that is 1."""
+
+    loss: float
+    slope: float
+    curvature: float
+
+
+class Scaling(NamedTuple):
+    """The factor of the logits, and the score of the text with it and without it."""
+
+    inverse_temperature: float
+    score: Score
+    unscaled: Score
 
 
 def make_tempered_step(model) -> Callable:
@@ -39,37 +57,49 @@ def make_tempered_step(model) -> Callable:
 def score_tempered(step: Callable, model, windows: Iterable, inverse_temperature: float) -> np.ndarray:
     """Return the results of `make_tempered_step`'s `step` for all targets of a text, `[batch, total steps, 3]`."""
     factor = tf.constant(inverse_temperature, model.dtype)
-    return score_windows(lambda *window: step(*window, factor), model, windows)
+    return score_windows(lambda *window: step(*window, factor), model, _narrow(windows))
 
 
-def best_inverse_temperature(
-    score: Callable[[float], np.ndarray], report: Callable[[float, Score], None] = lambda factor, score: None
-) -> tuple[float, Score]:
-    """Return the factor of the logits, to two digits, with the lowest loss on a text, and the text's score with it.
+def _narrow(windows):
+    """Yield the windows in pieces of at most ROWS predictions, or of one time step."""
+    for inputs, targets in windows:
+        width = max(1, ROWS // len(inputs))
+        for start in range(0, inputs.shape[1], width):
+            yield inputs[:, start : start + width], targets[:, start : start + width]
 
-    `score(factor)` returns what `score_tempered` does. The loss is convex in the factor, so Newton's method finds its minimum
-    in a few passes over the text; `report` gets each of them.
+
+def best_inverse_temperature(totals: Callable[[float], Totals]) -> tuple[float, dict[float, float]]:
+    """Return the factor of the logits for the lowest loss of a text, rounded to hundredths, and the loss with each one tried.
+
+    `totals(factor)` returns the `Totals` of the text with that factor. The loss is convex in it, so Newton's method gets there
+    in a few passes over the text, of which the first has the factor 1. Without finite totals it ends there.
     """
-    factor, scores = 1.0, {}
-    while factor not in scores:
-        results = score(factor)
-        scores[factor] = Score.of(results[..., 0])
-        report(factor, scores[factor])
-        slope, curvature = results[..., 1:].sum((0, 1), dtype="float64")
-        if not (math.isfinite(slope) and curvature > 0):
+    factor, losses = 1.0, {}
+    while factor not in losses:
+        losses[factor], slope, curvature = totals(factor)
+        if not (math.isfinite(losses[factor]) and math.isfinite(slope) and 0 < curvature < math.inf):
             break
         step = min(2.0, max(0.5, 1 - slope / curvature))
         factor = max(LEAST, round(factor * step, DIGITS))
-    best = min(scores, key=lambda factor: scores[factor].loss)
-    return best, scores[best]
+    return min(losses, key=lambda factor: losses[factor]), losses
 
 
-def scale_temperature(model, make_windows: Callable[[], Iterable]) -> tuple[float, Score]:
-    """Multiply the logits of a model by the best factor on a text. Return the factor, and the text's score with it.
+def scale_temperature(
+    model, make_windows: Callable[[], Iterable], agree: Callable[[float], float] = lambda number: number
+) -> Scaling:
+    """Multiply the logits of a model by the best factor for a text: see `LanguageModel.scale_logits`.
 
-    `make_windows` is called for each pass over the text. See `LanguageModel.scale_logits`.
+    `make_windows` is called for each pass over the text. `agree` turns a number that each of several processes computed into
+    one that all of them have, so that they choose the same factor after the same number of passes.
     """
-    step = make_tempered_step(model)
-    factor, score = best_inverse_temperature(lambda factor: score_tempered(step, model, make_windows(), factor))
+    step, count = make_tempered_step(model), 0
+
+    def totals(factor):
+        nonlocal count
+        results = score_tempered(step, model, make_windows(), factor)
+        count = results[..., 0].size
+        return Totals(*map(agree, results.sum((0, 1), dtype=np.float64).tolist()))
+
+    factor, losses = best_inverse_temperature(totals)
     model.scale_logits(factor)
-    return factor, score
+    return Scaling(factor, Score(losses[factor], count), Score(losses[1.0], count))

@@ -23,7 +23,7 @@ import functools
 import tensorflow as tf
 
 from ptb.model.cells import CELLS, LSTMState
-from ptb.runtime.devices import has_avx512, on_host
+from ptb.runtime.devices import has_avx512, on_host, visible_gpus
 
 FEW_ROWS, LARGE = 64, 512  # rows and least dimension for which `matmul_transposed` was measured to be faster
 
@@ -39,8 +39,8 @@ def matmul_transposed(a, b, dtype):
     In float32 with AVX-512, oneDNN computes (b aᵀ)ᵀ in down to half the time if b is large: benchmarks/README.md.
     """
     few_rows = a.shape[0] is not None and a.shape[0] <= FEW_ROWS
-    if few_rows and min(b.shape) >= LARGE and dtype == tf.float32 and has_avx512():
-        return tf.transpose(matmul(b, a, dtype, transpose_b=True))
+    if few_rows and min(b.shape) >= LARGE and dtype == tf.float32 and has_avx512() and not visible_gpus():
+        return tf.cast(tf.transpose(matmul(b, a, dtype, transpose_b=True)), a.dtype)
     return matmul(a, b, dtype, transpose_b=True)
 
 

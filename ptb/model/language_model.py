@@ -206,12 +206,12 @@ class LanguageModel(keras.Model):
             part.product_dtype = self.product_dtype
 
     def scale_logits(self, factor):
-        """Multiply all logits by a factor: the projection, or the softmax weights if they are not tied, and the biases.
+        """Multiply all logits by a factor: the projection, or the softmax weights if there is none, and the biases.
 
-        Raises ValueError for a model whose logits no weights of its own scale (`Model.can_scale_logits`).
+        Raises ValueError for a mixture, and for tied weights without a projection (`Model.can_scale_logits`).
         """
         if not self.architecture.can_scale_logits:
-            raise ValueError("scale_logits: the softmax weights are tied, and there is no projection before them")
+            raise ValueError("scale_logits: no weights of this model scale its logits alone (Model.can_scale_logits)")
         last = (self.softmax_weights,) if self.projection is None else (self.projection, self.projection_bias)
         for weights in (*last, self.softmax_bias):
             if weights is not None:

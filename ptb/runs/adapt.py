@@ -15,7 +15,7 @@ from ptb.data.windows import scoring_windows
 from ptb.evaluation.cache import CacheSettings, cached_log_probabilities
 from ptb.evaluation.dynamic import DynamicSettings, gradient_statistics, make_dynamic_score
 from ptb.evaluation.score import Score, make_sampled_dropout_step, state_signature
-from ptb.evaluation.temperature import best_inverse_temperature, make_tempered_step, score_tempered
+from ptb.evaluation.temperature import Totals, best_inverse_temperature, make_tempered_step, score_tempered
 from ptb.model.language_model import LanguageModel
 
 METHODS = ("temperature", "mc_dropout", "cache", "dynamic", "dynamic_cache")
@@ -47,7 +47,7 @@ class Adapter:
         """Return the settings of a method with the best perplexity on `valid_ids`; `report` gets every new trial.
 
         A trial whose perplexity is not finite has None: too high a rate makes the weights diverge. `known` are trials that were
-        reported before, of the same model and texts. They are not repeated.
+        reported before, of the same model and texts. They are not repeated, except for the temperature.
         """
         perplexities = {_key(trial): trial["valid_perplexity"] or math.inf for trial in known}
 
@@ -65,12 +65,13 @@ class Adapter:
 
         if method == "temperature":
 
-            def report_factor(factor, score):
-                finite = score.perplexity if math.isfinite(score.loss) else None
-                report({"valid_perplexity": finite, "inverse_temperature": factor})
+            def totals(factor):
+                results = self._tempered(valid_ids, factor)
+                reached = Score.of(results[..., 0]).perplexity
+                report({"valid_perplexity": reached if math.isfinite(reached) else None, "inverse_temperature": factor})
+                return Totals(*results.sum((0, 1), dtype=np.float64).tolist())
 
-            factor, _ = best_inverse_temperature(lambda factor: self._tempered(valid_ids, factor), report_factor)
-            return {"inverse_temperature": factor}
+            return {"inverse_temperature": best_inverse_temperature(totals)[0]}
         if method == "mc_dropout":
             return {"passes": DROPOUT_PASSES}
         rates = {}

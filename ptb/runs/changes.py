@@ -7,7 +7,7 @@ from ptb.runs.checkpoint import Checkpoint
 from ptb.runs.storage import RunError
 
 # A field, or with a point at its end a part. Shapes, text, windows and the variables of a checkpoint depend on none of these.
-AT_THE_END = ("stopping.", "temperature_scaling")  # of these the result depends even if nothing is trained any more
+AT_THE_END = ("stopping.", "temperature_scaling")  # the result depends on these even if nothing is trained any more
 CHANGEABLE = ("num_epochs", "budget_minutes", "schedule", "schedule.", "optimizer.", "dropout.", "loss.", *AT_THE_END)
 
 

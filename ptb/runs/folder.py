@@ -6,7 +6,7 @@
                              the best validation
     history.jsonl            one line per epoch
     events…                  the same and more, as curves for TensorBoard; older versions: also in train/ and valid/
-    result.json              the final score; result-<step>.json if the run went on after that
+    result.json              the final score; result-<step>.json, then result-<step>-2.json, … if the run went on after that
     lock                     the process that trains here, or did last
 
 A resumed run writes every other file that changes during training again, from the newest checkpoint. So no crash can leave
@@ -66,9 +66,9 @@ class RunFolder:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """The content of `result.json`; None before the run has finished, or if the file is damaged: it is written again."""
+        """The content of `result.json`; None before the run has finished, or if the file is damaged."""
         try:
-            return self._read_json("result.json", "it is written again", "test_perplexity")
+            return self._read_json("result.json", "the command that trains the run writes it again", "test_perplexity")
         except RunError as error:
             logger.warning("%s", error)
             return None

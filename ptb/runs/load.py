@@ -1,6 +1,7 @@
 """A trained model, opened from a run folder: `lm = ptb.load("runs/small-1")`."""
 
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -101,9 +102,20 @@ class TrainedModel:
             raise RunError(
                 f"{self._weights_path}: {error}; restore it, config.json and vocabulary.txt from a copy of the same run"
             ) from None
-        if self.config.temperature_scaling and (result := self.run.result):
-            model.scale_logits(result.get("inverse_temperature", 1.0))
+        if self.inverse_temperature != 1:
+            model.scale_logits(self.inverse_temperature)
         return model
+
+    @property
+    def inverse_temperature(self) -> float:
+        """The factor of the logits that a finished run chose for its best weights (`temperature_scaling`); otherwise 1."""
+        if not self.config.temperature_scaling or self.checkpoint == "last" or (result := self.run.result) is None:
+            return 1.0
+        factor = result.get("inverse_temperature")
+        if not isinstance(factor, float) or not 0 < factor < math.inf:
+            path = self.run.path / "result.json"
+            raise RunError(f"{path}: has no inverse_temperature; restore it from a copy, or remove it and train again")
+        return factor
 
     def read_weights(self) -> dict[str, np.ndarray]:
         """Read the best or the last weights, by name. From then on `step`, `best_step` and `last_step` are known."""

@@ -11,19 +11,21 @@ CHANCE = 4.0  # nats, two standard errors of a single loss: losses of words spre
 OVERFIT = 1.01  # a last validation perplexity over this many times the best is no accident of the last steps
 
 
-def require_better_than_guessing(run: RunFolder, state: TrainState | None, test: Score, vocab_size: int) -> None:
-    """Raise RunError if the test perplexity is clearly above the number of words, the perplexity of equal odds for all words.
+def require_better_than_guessing(
+    run: RunFolder, state: TrainState | None, score: Score, vocab_size: int, split: str = "test"
+) -> None:
+    """Raise RunError if a perplexity is clearly above the number of words, the perplexity of equal odds for all words.
 
     The mean loss of a short text may be above by chance. `state` is that of a run that takes its last weights; the message
     names the best ones then, if they are better.
     """
-    if test.loss / test.tokens <= math.log(vocab_size) + CHANCE / math.sqrt(test.tokens):
+    if score.loss / score.tokens <= math.log(vocab_size) + CHANCE / math.sqrt(score.tokens):
         return
     cure = "train again with a lower --set learning_rate and another --save_path"
     if state and 0 < state.best_perplexity < vocab_size and state.best_step < state.step:
         cure = f"{best_weights_hint(run, state)}; or {cure}"
     raise RunError(
-        f"{run.path}: ended worse than guessing: test perplexity {test.perplexity:,.1f} with {vocab_size:,} words; {cure}"
+        f"{run.path}: ended worse than guessing: {split} perplexity {score.perplexity:,.1f} with {vocab_size:,} words; {cure}"
     )
 
 

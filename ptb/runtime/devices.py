@@ -1,6 +1,7 @@
 """Choose the kernel and the precision that suit the machine; reject a choice that it does not support."""
 
 import contextlib
+import functools
 import logging
 import os
 import pathlib
@@ -62,6 +63,7 @@ def _cpu_model() -> str:
     return " ".join([name[1] if name else platform.machine(), *sets])
 
 
+@functools.cache
 def has_avx512() -> bool:
     """Whether matrix products on the processor use AVX-512; False where it is not known."""
     return re.search(r"\bavx512f\b", _cpuinfo()) is not None

@@ -15,6 +15,7 @@ from ptb.training.step import Sums, make_train_step
 
 UNTIMED, TIMED = 2, 8  # windows: the first ones wait for the compiler
 RESERVE = 40.0  # seconds for the start of the program, the compiler and the test score
+SCALING_PASSES = 10  # temperature scaling takes the time of so many validations: four passes in float32, and the compiler
 MARGIN = 0.02  # share of the budget; a machine is never equally fast
 
 
@@ -23,8 +24,11 @@ def epochs_within(seconds: float, epoch_seconds: float) -> int:
     return max(1, int((seconds * (1 - MARGIN) - RESERVE) / epoch_seconds))
 
 
-def time_epoch(model, config: Config, train_windows: Windows, valid_windows: Windows) -> float:
-    """Return the seconds that an epoch takes with its validation, from a few windows of each. The weights change."""
+def time_epoch(model, config: Config, train_windows: Windows, valid_windows: Windows) -> tuple[float, float]:
+    """Return the seconds of an epoch with its validation, and of what follows the last epoch, before test.
+
+    Timed with a few windows of each text. The weights change.
+    """
     optimizer, averages = make_optimizer(config.optimizer), WeightAverages(config.averaging, model.trainable_variables)
     train_step, eval_step = make_train_step(model, config, optimizer, averages), make_eval_step(model)
 
@@ -41,7 +45,8 @@ def time_epoch(model, config: Config, train_windows: Windows, valid_windows: Win
 
     scores = max(1, len(averages.names))  # each average is validated
     initial = model.initial_state(config.batch_size)
-    return _time_windows(train, train_windows, initial) + scores * _time_windows(validate, valid_windows, initial)
+    training, validation = _time_windows(train, train_windows, initial), _time_windows(validate, valid_windows, initial)
+    return training + scores * validation, SCALING_PASSES * validation * config.temperature_scaling
 
 
 def _time_windows(step: Callable, all_windows: Windows, state) -> float:

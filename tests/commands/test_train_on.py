@@ -27,10 +27,8 @@ MORE = override(BASE, {"num_epochs": 4})
 
 def stopped(config, corpus, folder, monkeypatch, count, **options):
     """Train until `count` questions for a stop have been asked; the end of the training comes before for a large count."""
-    stop = StopAt(count)
-    stop.__class__ = type("Stop", (StopAt,), {"__enter__": lambda self: self, "__exit__": lambda *_: None})
     with monkeypatch.context() as patch:
-        patch.setattr(train, "StopRequest", lambda **_: stop)
+        patch.setattr(train, "StopRequest", lambda **_: StopAt(count))
         with pytest.raises(SystemExit):
             train.train(config, corpus, folder, precision="float32", **options)
 

@@ -1,5 +1,8 @@
 """Temperature scaling: the factor of the logits that is best on a text, and the run that keeps it."""
 
+import math
+import shutil
+
 import numpy as np
 import pytest
 
@@ -10,16 +13,25 @@ from helpers import oracle, run_files
 from helpers.texts import raises_one_line
 from helpers.training_runs import StopAt
 from ptb.config import ConfigError, Model, override
-from ptb.evaluation.temperature import best_inverse_temperature, make_tempered_step, scale_temperature, score_tempered
+from ptb.evaluation import temperature
+from ptb.evaluation.temperature import (
+    Totals,
+    best_inverse_temperature,
+    make_tempered_step,
+    scale_temperature,
+    score_tempered,
+)
 from ptb.model.language_model import LanguageModel
 from ptb.runs.folder import RunFolder
+from ptb.runs.storage import RunError
 from ptb.training.state import model_weights
 
 VOCAB = 9
-rng = np.random.default_rng(5)
-TEXT = rng.integers(0, VOCAB, 61).astype(np.int32)
+TEXT = np.random.default_rng(5).integers(0, VOCAB, 61).astype(np.int32)
 WINDOWS = [(TEXT[np.newaxis, start : start + 20], TEXT[np.newaxis, start + 1 : start + 21]) for start in (0, 20, 40)]
 SCALED = override(TEST, {"layers": (12,), "num_epochs": 4, "temperature_scaling": True, "averaging": "two_tailed"})
+
+SCORES = ("test_perplexity", "valid_perplexity", "inverse_temperature", "best_step")
 
 
 def make_model(init_scale=0.5, **options):
@@ -35,8 +47,10 @@ def losses_of(logits):
     return -oracle.log_softmax(logits)[np.arange(len(logits)), TEXT[1:]]
 
 
-def test_the_step_returns_the_loss_and_its_derivatives_by_a_further_factor():
-    """Against central differences of NumPy's loss."""
+@pytest.mark.parametrize("rows", [512, 7, 0])
+def test_the_step_returns_the_loss_and_its_derivatives_by_a_further_factor(rows, monkeypatch):
+    """Against central differences of NumPy's loss; also if the windows are cut."""
+    monkeypatch.setattr(temperature, "ROWS", rows)
     model = make_model()
     results = score_tempered(make_tempered_step(model), model, WINDOWS, 0.8)[0]
     logits, h = 0.8 * logits_of(model), 1e-4
@@ -47,33 +61,43 @@ def test_the_step_returns_the_loss_and_its_derivatives_by_a_further_factor():
 
 
 @pytest.mark.parametrize("sharpness", [-0.3, 0.05, 0.7, 1.0, 3.0, 20.0])
-def test_the_factor_is_the_best_of_all_of_two_digits(sharpness):
+def test_no_factor_of_two_digits_has_a_clearly_lower_loss(sharpness):
     """The logits are log p of the text's own word counts, and noise, so that the best factor depends on the sharpness."""
     counts = np.log(np.bincount(TEXT[1:], minlength=VOCAB) + 0.1)
-    logits = sharpness * np.tile(counts, (60, 1)) + rng.normal(size=(60, VOCAB)) / 10
-    passes = []
+    logits = sharpness * np.tile(counts, (60, 1)) + np.random.default_rng(6).normal(size=(60, VOCAB)) / 10
 
-    def score(factor):
-        p = np.exp(oracle.log_softmax(factor * logits))
-        mean = (p * factor * logits).sum(-1)
-        slope = mean - factor * logits[np.arange(60), TEXT[1:]]
-        variance = (p * (factor * logits) ** 2).sum(-1) - mean**2
-        return np.stack([losses_of(factor * logits), slope, variance], -1)[np.newaxis]
+    def totals(factor):
+        scaled = factor * logits
+        p = np.exp(oracle.log_softmax(scaled))
+        mean = (p * scaled).sum(-1)
+        slopes, variances = mean - scaled[np.arange(60), TEXT[1:]], (p * scaled**2).sum(-1) - mean**2
+        return Totals(losses_of(scaled).sum(), slopes.sum(), variances.sum())
 
-    factor, best = best_inverse_temperature(score, lambda factor, score: passes.append((factor, score)))
-    grid = [round(0.01 * step, 2) for step in range(1, 2001)]
-    losses = [losses_of(value * logits).sum() for value in grid]
-    assert best.loss == min(score.loss for _, score in passes)
-    assert best.loss == pytest.approx(losses_of(factor * logits).sum(), rel=1e-12)
-    assert best.loss <= min(losses) * (1 + 1e-4)
-    assert passes[0][0] == 1
-    assert len(passes) <= (12 if sharpness < 0.5 else 7)
+    factor, losses = best_inverse_temperature(totals)
+    assert losses[factor] == min(losses.values()) == pytest.approx(losses_of(factor * logits).sum(), rel=1e-12)
+    assert losses[factor] <= min(losses_of(step / 100 * logits).sum() for step in range(1, 2001)) * (1 + 1e-4)
+    assert 1 in losses
+    assert len(losses) <= (12 if sharpness < 0.5 else 7)
 
 
-def test_scores_that_are_not_finite_end_the_search():
-    factor, score = best_inverse_temperature(lambda factor: np.full((1, 5, 3), np.nan))
-    assert factor == 1
-    assert np.isnan(score.loss)
+@pytest.mark.parametrize("totals", [Totals(math.nan, 1.0, 1.0), Totals(math.inf, 1.0, 1.0), Totals(9.0, 1.0, 0.0)])
+def test_totals_that_say_nothing_end_the_search(totals):
+    factor, losses = best_inverse_temperature(lambda factor: totals)
+    assert (factor, [*losses]) == (1, [1])
+
+
+def test_processes_that_round_differently_choose_the_same_factor():
+    """The second process computes other numbers, from other targets; `agree` returns those of the first."""
+    model = make_model()
+    model.softmax_bias.assign(2 * np.log(np.bincount(TEXT[1:], minlength=VOCAB) + 0.1))
+    weights = model.get_weights()
+    numbers = []
+    first = scale_temperature(model, lambda: WINDOWS, lambda number: numbers.append(number) or number)
+    model.set_weights(weights)
+    agreed = iter(numbers)
+    second = scale_temperature(model, lambda: [(inputs, inputs) for inputs, _ in WINDOWS], lambda number: next(agreed))
+    assert second == first
+    assert next(agreed, None) is None
 
 
 @pytest.mark.parametrize(
@@ -106,10 +130,17 @@ def test_logits_that_no_weights_scale_are_an_error(options):
 def test_a_scaled_model_has_the_score_that_was_found_and_needs_no_further_factor():
     model = make_model()
     model.softmax_bias.assign(2 * np.log(np.bincount(TEXT[1:], minlength=VOCAB) + 0.1))
-    factor, score = scale_temperature(model, lambda: WINDOWS)
-    assert 0.2 < factor < 0.8
-    assert score.loss == pytest.approx(losses_of(logits_of(model)).sum(), rel=1e-9)
-    assert scale_temperature(model, lambda: WINDOWS)[0] == pytest.approx(1, abs=0.011)
+    unscaled = losses_of(logits_of(model)).sum()
+    scaling = scale_temperature(model, lambda: WINDOWS)
+    assert 0.2 < scaling.inverse_temperature < 0.8
+    assert scaling.unscaled == (pytest.approx(unscaled, rel=1e-9), 60)
+    assert scaling.score == (pytest.approx(losses_of(logits_of(model)).sum(), rel=1e-9), 60)
+    assert scale_temperature(model, lambda: WINDOWS).inverse_temperature == pytest.approx(1, abs=0.011)
+
+
+def weights_in(weights):
+    (name,) = (name for name in weights if name.endswith("softmax_weights"))
+    return weights[name]
 
 
 @pytest.fixture(scope="module")
@@ -140,16 +171,14 @@ def test_a_finished_run_can_be_scaled_afterwards(run, random_corpus, tmp_path, m
     folder, changed = tmp_path / "run", {"precision": "float32", "resume_with_changes": True}
     plain = train.train(override(SCALED, {"temperature_scaling": False}), random_corpus, folder, precision="float32")
     assert "inverse_temperature" not in plain
-    stop = StopAt(1)
-    stop.__class__ = type("Stop", (StopAt,), {"__enter__": lambda self: self, "__exit__": lambda *_: None})
     with monkeypatch.context() as patch:
-        patch.setattr(train, "StopRequest", lambda **_: stop)
+        patch.setattr(train, "StopRequest", lambda **_: StopAt(1))
         with pytest.raises(SystemExit):
             train.train(SCALED, random_corpus, folder, **changed)
     unscaled, scaled = (ptb.load(path).model.softmax_weights.numpy() for path in (folder, run))
     np.testing.assert_array_equal(scaled, unscaled * np.float32(run_files.result(run)["inverse_temperature"]))
     result = train.train(SCALED, random_corpus, folder, precision="float32")
-    assert result == run_files.result(run) | {name: result[name] for name in ("training_seconds", "precision")}
+    assert {name: result[name] for name in SCORES} == {name: run_files.result(run)[name] for name in SCORES}
 
 
 def test_a_run_that_begins_with_a_scaled_one_begins_with_its_trained_weights(run, random_corpus, tmp_path):
@@ -159,11 +188,45 @@ def test_a_run_that_begins_with_a_scaled_one_begins_with_its_trained_weights(run
     assert all(np.array_equal(new[name], old[name]) for name in old)
 
 
-def test_a_damaged_result_is_written_again_with_the_same_factor(run, random_corpus):
-    before = (run / "result.json").read_bytes()
-    (run / "result.json").unlink()
-    train.train(SCALED, random_corpus, run, precision="float32")
-    assert (run / "result.json").read_bytes() == before
+@pytest.mark.parametrize("damage", ["{", '{"test_perplexity": 9.0}', '{"test_perplexity": 9.0, "inverse_temperature": NaN}'])
+def test_a_damaged_result_is_not_used_and_can_be_written_again(damage, run, random_corpus, tmp_path, caplog):
+    folder = shutil.copytree(run, tmp_path / "run")
+    before = run_files.result(folder)
+    (folder / "result.json").write_text(damage)
+    if damage == "{":
+        assert ptb.load(folder).inverse_temperature == 1
+        assert str(folder / "result.json") in caplog.text
+    else:
+        with raises_one_line(RunError, folder / "result.json", "remove it"):
+            ptb.load(folder).log_probabilities(random_corpus.test)
+        (folder / "result.json").unlink()
+    again = train.train(SCALED, random_corpus, folder, precision="float32")
+    assert {name: again[name] for name in SCORES} == {name: before[name] for name in SCORES}
+
+
+def test_the_factor_is_for_the_best_weights_alone(run, random_corpus):
+    last = ptb.load(run, checkpoint="last")
+    np.testing.assert_array_equal(last.model.softmax_weights, weights_in(last.read_weights()))
+    with raises_one_line(ConfigError, "temperature_scaling", "keep_best"):
+        override(SCALED, {"averaging": "none"})
+
+
+def test_runs_that_share_a_model_keep_their_own_factors(run, random_corpus, tmp_path):
+    other = tmp_path / "other"
+    train.train(SCALED, random_corpus, other, seed=2, precision="float32")
+    alone = [ptb.load(folder).log_probabilities(random_corpus.test) for folder in (other, run)]
+    first, second = ptb.load(other), ptb.load(run)
+    np.testing.assert_array_equal(first.log_probabilities(random_corpus.test), alone[0])
+    second.take_over(first)
+    np.testing.assert_array_equal(second.log_probabilities(random_corpus.test), alone[1])
+
+
+def test_a_scaled_run_that_is_worse_than_guessing_has_no_result(random_corpus, tmp_path):
+    """A factor near 0 would make it as good as guessing."""
+    config = override(SCALED, {"learning_rate": 10.0, "num_epochs": 1})
+    with raises_one_line(RunError, tmp_path / "run", "valid", "guessing"):
+        train.train(config, random_corpus, tmp_path / "run", precision="float32")
+    assert not (tmp_path / "run" / "result.json").exists()
 
 
 def test_a_change_to_a_model_that_cannot_be_scaled_is_one_line(tmp_path):

@@ -21,6 +21,12 @@ class StopAt:
     def __init__(self, count=NEVER):
         self.count, self.hint = count, ""
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
     def requested(self):
         self.count -= 1
         return self.count < 0
