@@ -173,6 +173,7 @@ MELIS_10M = Config(
     optimizer=Adam(learning_rate=0.0041787, beta1=0.0, clip_norm=10),
     schedule=Plateau(factor=0.1, patience_to_decay=6),
     averaging="two_tailed",
+    temperature_scaling=True,
     loss=Loss(l2=1.2435e-4),
     batch_size=64,
     num_steps=35,
@@ -185,10 +186,10 @@ ONE_HOUR = override(
     {
         "layers": (800,),
         "embedding_size": 256,
-        "dropout": Dropout(input=0.4, state=0.1, output=0.25, projected=0.25),
-        "learning_rate": 0.011,
+        "dropout": Dropout(input=0.45, state=0.15, output=0.3, projected=0.3),
+        "learning_rate": 0.009,
         "schedule": OneCycle(),
-        "loss.l2": 0,
+        "loss.l2": 2e-4,
         "budget_minutes": 60,
     },
 )
