@@ -193,7 +193,16 @@ ONE_HOUR = override(
         "budget_minutes": 60,
     },
 )
-TEN_MINUTES = override(ONE_HOUR, {"budget_minutes": 10, "dropout": Dropout(input=0.1, output=0.1, projected=0.1)})
+TEN_MINUTES = override(
+    ONE_HOUR,
+    {
+        "dropout": Dropout(input=0.1, output=0.1, projected=0.1),
+        "learning_rate": 0.011,
+        "loss.l2": 0,
+        "temperature_scaling": False,
+        "budget_minutes": 10,
+    },
+)
 
 # lamb's two-layer models of 24 million parameters: the Mogrifier (lstm_fm_d2_arms/trial_483) and its plain twin (trial_833).
 LAMB_LSTM_24M = Config(

@@ -147,6 +147,9 @@ def choices_table(results: pathlib.Path) -> Iterator[str]:
                 yield f"| `{row}` | `{against}` | {' | '.join(mean_changes(pairs))} | {len(pairs)} |"
 
 
+NOT_OF_A_TRIAL = ("budget_minutes", "temperature_scaling")  # fields on which the validations of its epochs do not depend
+
+
 def trials_table(results: pathlib.Path) -> Iterator[str]:
     """Yield the lines of the table of trials for `one_hour`: what differs from it, and the validation of each epoch."""
     yield "| trial | seed | `--set` | valid after each epoch | train | minutes, machine |"
@@ -154,7 +157,7 @@ def trials_table(results: pathlib.Path) -> Iterator[str]:
     for path in sorted(results.glob("trials/*/history.jsonl")):
         (record,), epochs = read_records(path.parent / "config.json"), read_records(path)
         changes = differences(from_json(record["config"]), CONFIGS["one_hour"].config)
-        settings = " ".join(f"{name}={value_text(value)}" for name, value in changes.items())
+        settings = " ".join(f"{name}={value_text(value)}" for name, value in changes.items() if name not in NOT_OF_A_TRIAL)
         valid = ", ".join(f"{epoch['valid_perplexity']:.1f}" for epoch in epochs)
         made = f"{sum(epoch['seconds'] for epoch in epochs) / 60:.0f}, {machines(epochs)}"
         train = epochs[-1]["train_perplexity"]

@@ -23,13 +23,13 @@ def nobody_reads():
     poll.register(2, 0)  # no events but POLLERR, which the writing end of a pipe has when its reader is gone
     return bool(poll.poll(0))
 with signals.StopRequest("resume") as stop:
-    print("ready", flush=True)
+    signals.print_line("ready")  # print would fail if its reader ended at the same time
     while True:
         time.sleep(0.01)
         if stop.requested() and {obeys}:
             stop.exit()
         if stop.requested():
-            print("requested", flush=True)
+            signals.print_line("requested")
 """
 
 
