@@ -21,7 +21,7 @@ from ptb.model.language_model import LanguageModel
 METHODS = ("temperature", "mc_dropout", "cache", "dynamic", "dynamic_cache")
 # The values that `climb` tries, the rate and the decay per 5 tokens.
 GRIDS = {
-    "learning_rate": (2e-5, 3e-5, 5e-5, 7e-5, 1e-4, 1.5e-4, 2e-4, 3e-4, 5e-4, 7e-4, 1e-3),
+    "learning_rate": (7e-6, 1e-5, 1.5e-5, 2e-5, 3e-5, 5e-5, 7e-5, 1e-4, 1.5e-4, 2e-4, 3e-4, 5e-4, 7e-4, 1e-3),
     "decay": (5e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2),
     "weight": (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3),
     "flatness": (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 7.0),

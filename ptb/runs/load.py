@@ -113,8 +113,8 @@ class TrainedModel:
             return 1.0
         factor = result.get("inverse_temperature")
         if not isinstance(factor, float) or not 0 < factor < math.inf:
-            path = self.run.path / "result.json"
-            raise RunError(f"{path}: has no inverse_temperature; restore it from a copy, or remove it and train again")
+            cure = "restore it from a copy, or remove it and run the training command again"
+            raise RunError(f"{self.run.path / 'result.json'}: has no inverse_temperature; {cure}")
         return factor
 
     def read_weights(self) -> dict[str, np.ndarray]:
