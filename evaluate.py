@@ -151,8 +151,7 @@ def score_adaptively(
 
     Logs each trial on valid. Keeps settings, scores and trials in the run folder as adapt-<method>.json. Trials that are there,
     of these weights and texts, are not repeated: a stopped search goes on, and dynamic_cache begins with the rates of dynamic.
-    The few passes of `temperature` are.
-    Test is scored once.
+    `temperature` makes its few passes again. Test is scored once.
     """
     splits = load_texts(lm, data_path, list(SPLITS), encoding)
     adapter, scored = Adapter(lm.model, splits["train"]), {}

@@ -25,6 +25,7 @@ RESULTS = ROOT / "results"
 TABLE = re.compile(r"(<!-- (\w+): made by reproduce.py -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 
 VOCAB_SIZE = 10_000  # of PTB
+NOT_OF_A_TRIAL = ("budget_minutes", "temperature_scaling")  # these fields change no validation within a training
 # The rows of the README: configuration and number of models averaged. Those without records are left out.
 HEADLINES = (
     ("small", 1),
@@ -145,9 +146,6 @@ def choices_table(results: pathlib.Path) -> Iterator[str]:
             pairs = [pair for pair in pairs if (pair[0]["precision"] == pair[1]["precision"]) == (row in choices)]
             if pairs:
                 yield f"| `{row}` | `{against}` | {' | '.join(mean_changes(pairs))} | {len(pairs)} |"
-
-
-NOT_OF_A_TRIAL = ("budget_minutes", "temperature_scaling")  # fields on which the validations of its epochs do not depend
 
 
 def trials_table(results: pathlib.Path) -> Iterator[str]:

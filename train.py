@@ -45,7 +45,7 @@ from ptb.runtime.signals import StopRequest, print_line
 from ptb.training.averaging import WeightAverages
 from ptb.training.budget import epochs_within, time_epoch
 from ptb.training.optimizers import make_optimizer
-from ptb.training.schedules import learning_rate
+from ptb.training.schedules import length_factor, step_rate
 from ptb.training.state import Diverged, TrainState, trained_variables
 from ptb.training.step import Sums, make_train_step
 
@@ -335,18 +335,6 @@ def epoch_windows(all_windows: Windows, config: Config, seed: int, epoch: int) -
     if config.data.random_lengths:
         chosen = chosen.with_random_lengths(config.num_steps, (seed, epoch, 1))
     return chosen
-
-
-def step_rate(config: Config, state: TrainState, num_windows: int) -> float:
-    """Return the learning rate of the next step; at the end of an epoch that of the last one, also for a resumed run."""
-    window = min(state.window, num_windows - 1)
-    share = (state.epoch - 1 + window / num_windows) / config.num_epochs
-    return state.rate_factor * learning_rate(config, state.epoch, share, state.validations)
-
-
-def length_factor(config: Config, inputs) -> float:
-    """Return the factor of the learning rate for a window of random length: its share of num_steps (AWD-LSTM, main.py)."""
-    return inputs.shape[1] / config.num_steps if config.data.random_lengths else 1.0
 
 
 def score_test(config, corpus, run, model: LanguageModel, state: TrainState, setting, stop) -> dict:

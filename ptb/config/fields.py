@@ -314,7 +314,7 @@ class Config:
         if self.temperature_scaling and not self.model.can_scale_logits:
             raise ConfigError("temperature_scaling: needs softmax weights of their own (tied=False) or projection=linear")
         if self.temperature_scaling and not self.keeps_best:
-            raise ConfigError("temperature_scaling: is for the best weights; add keep_best=true")
+            raise ConfigError("temperature_scaling: needs the best weights; use keep_best=true")
         if self.loss.tar and self.num_steps == 1:
             raise ConfigError("tar: a window of one step has no change between steps; make num_steps larger")
         if self.bptt_steps and self.data.random_lengths:

@@ -23,6 +23,11 @@ class Totals(NamedTuple):
     slope: float
     curvature: float
 
+    @classmethod
+    def of(cls, results: np.ndarray) -> "Totals":
+        """Return the sums of the results of `score_tempered`."""
+        return cls(*results.sum((0, 1), dtype=np.float64).tolist())
+
 
 class Scaling(NamedTuple):
     """The factor of the logits, and the score of the text with it and without it."""
@@ -98,7 +103,7 @@ def scale_temperature(
         nonlocal count
         results = score_tempered(step, model, make_windows(), factor)
         count = results[..., 0].size
-        return Totals(*map(agree, results.sum((0, 1), dtype=np.float64).tolist()))
+        return Totals(*map(agree, Totals.of(results)))
 
     factor, losses = best_inverse_temperature(totals)
     model.scale_logits(factor)

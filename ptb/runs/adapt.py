@@ -69,7 +69,7 @@ class Adapter:
                 results = self._tempered(valid_ids, factor)
                 reached = Score.of(results[..., 0]).perplexity
                 report({"valid_perplexity": reached if math.isfinite(reached) else None, "inverse_temperature": factor})
-                return Totals(*results.sum((0, 1), dtype=np.float64).tolist())
+                return Totals.of(results)
 
             return {"inverse_temperature": best_inverse_temperature(totals)[0]}
         if method == "mc_dropout":

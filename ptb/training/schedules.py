@@ -4,6 +4,19 @@ import math
 from collections.abc import Sequence
 
 from ptb.config import Config, Cosine, OneCycle, Plateau, StepDecay
+from ptb.training.state import TrainState
+
+
+def step_rate(config: Config, state: TrainState, num_windows: int) -> float:
+    """Return the learning rate of the next step; at the end of an epoch that of the last one, also for a resumed run."""
+    window = min(state.window, num_windows - 1)
+    share = (state.epoch - 1 + window / num_windows) / config.num_epochs
+    return state.rate_factor * learning_rate(config, state.epoch, share, state.validations)
+
+
+def length_factor(config: Config, inputs) -> float:
+    """Return the factor of the learning rate for a window of random length: its share of num_steps (AWD-LSTM, main.py)."""
+    return inputs.shape[1] / config.num_steps if config.data.random_lengths else 1.0
 
 
 def learning_rate(config: Config, epoch: int, share: float = 0.0, validations: Sequence[float] = ()) -> float:

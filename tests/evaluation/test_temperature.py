@@ -227,8 +227,3 @@ def test_a_scaled_run_that_is_worse_than_guessing_has_no_result(random_corpus, t
     with raises_one_line(RunError, tmp_path / "run", "valid", "guessing"):
         train.train(config, random_corpus, tmp_path / "run", precision="float32")
     assert not (tmp_path / "run" / "result.json").exists()
-
-
-def test_a_change_to_a_model_that_cannot_be_scaled_is_one_line(tmp_path):
-    with raises_one_line(ConfigError, "temperature_scaling", "projection"):
-        override(TEST, {"temperature_scaling": True, "tied": True})

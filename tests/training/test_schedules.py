@@ -6,10 +6,9 @@ import types
 import numpy as np
 import pytest
 
-import train
 from configs import AWD_LSTM, CONFIGS
 from ptb.config import SGD, Config, Cosine, Data, OneCycle, Plateau, StepDecay, override
-from ptb.training.schedules import count_plateaus, learning_rate
+from ptb.training.schedules import count_plateaus, learning_rate, length_factor, step_rate
 
 
 def rates(config):
@@ -86,7 +85,7 @@ def test_the_rate_of_a_step_is_that_of_its_share_of_the_training(schedule):
     for epoch in (1, 2, 3):
         for window in range(5):
             state = types.SimpleNamespace(epoch=epoch, window=window, rate_factor=0.5, validations=[7, 8])
-            rates.append(train.step_rate(config, state, 4))
+            rates.append(step_rate(config, state, 4))
             expected = learning_rate(config, epoch, (epoch - 1 + min(window, 3) / 4) / 3, [7, 8])
             assert rates[-1] == pytest.approx(0.5 * expected)
         assert rates[-1] == rates[-2]
@@ -95,5 +94,5 @@ def test_the_rate_of_a_step_is_that_of_its_share_of_the_training(schedule):
 @pytest.mark.parametrize(("length", "factor"), [(35, 0.5), (70, 1), (85, 85 / 70)])
 def test_the_rate_of_a_window_of_random_length_is_scaled_by_its_length(length, factor):
     window = np.zeros((20, length), np.int32)
-    assert train.length_factor(AWD_LSTM, window) == pytest.approx(factor)
-    assert train.length_factor(override(AWD_LSTM, {"data": Data()}), window) == 1
+    assert length_factor(AWD_LSTM, window) == pytest.approx(factor)
+    assert length_factor(override(AWD_LSTM, {"data": Data()}), window) == 1
