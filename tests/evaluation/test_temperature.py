@@ -166,6 +166,7 @@ def test_a_run_keeps_its_factor_and_its_checkpoints_are_those_of_the_training(ru
     np.testing.assert_array_equal(weights, raw * np.float32(result["inverse_temperature"]))
 
 
+@pytest.mark.slow
 def test_a_finished_run_can_be_scaled_afterwards(run, random_corpus, tmp_path, monkeypatch):
     """Also if it is stopped while the factor is sought."""
     folder, changed = tmp_path / "run", {"precision": "float32", "resume_with_changes": True}
@@ -211,6 +212,7 @@ def test_the_factor_is_for_the_best_weights_alone(run, random_corpus):
         override(SCALED, {"averaging": "none"})
 
 
+@pytest.mark.slow
 def test_runs_that_share_a_model_keep_their_own_factors(run, random_corpus, tmp_path):
     other = tmp_path / "other"
     train.train(SCALED, random_corpus, other, seed=2, precision="float32")
