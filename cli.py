@@ -298,7 +298,7 @@ def define_lowercase(values: flags.FlagValues, help: str) -> None:
 
 def define_rnn_mode(values: flags.FlagValues) -> None:
     """Define --rnn_mode, an argument of `ptb.runtime.devices.choose_kernel`."""
-    help = f"<{'|'.join(RNN_MODES)}>: Kernel of the recurrent layers; see ptb/model/kernels.py."
+    help = f"<{'|'.join(RNN_MODES)}>: Kernel of the recurrent layers: docs/configuration.md."
     flags.DEFINE(_KernelParser(RNN_MODES), "rnn_mode", "auto", help, flag_values=values, serializer=flags.ArgumentSerializer())
 
 
@@ -317,14 +317,12 @@ def define_checkpoint(values: flags.FlagValues) -> None:
 def name_weights(lm: TrainedModel) -> None:
     """Log which weights of a run are in use, unless the last are the best."""
     lm.model  # noqa: B018 -- reads them
-    if lm.last_step == lm.best_step:
+    if lm.best_are_last:
         return
-    if lm.step == lm.last_step:
-        other = f"--checkpoint=best takes those of step {lm.best_step}, the best on valid"
-        logger.warning("%s: the last weights, of step %d; %s", lm.run.path, lm.step, other)
-    else:
-        other = f"--checkpoint=last takes those of step {lm.last_step}"
-        logger.warning("%s: the weights of step %d, the best on valid; %s", lm.run.path, lm.step, other)
+    best = f"the {'averaged ' * lm.best_are_averages}weights of step {lm.best_step}, the best on valid"
+    last = f"the last weights, of step {lm.last_step}"
+    used, which, other = (best, "last", last) if lm.uses_best else (last, "best", best)
+    logger.warning("%s: %s; --checkpoint=%s takes %s", lm.run.path, used, which, other)
 
 
 class _KernelParser(flags.EnumParser):

@@ -157,6 +157,8 @@ def score_adaptively(
     adapter, scored = Adapter(lm.model, splits["train"]), {}
     texts = hashlib.sha256(splits["train"].tobytes() + splits["valid"].tobytes()).hexdigest()[:16]
     record = {"of": {"step": lm.step, "precision": lm.precision, "texts": texts}}
+    if lm.checkpoint == "last":  # may be of the same step as the best, which are averages
+        record["of"]["checkpoint"] = "last"
     if lm.inverse_temperature != 1:
         record["of"]["inverse_temperature"] = lm.inverse_temperature
     known = [] if method == "temperature" else known_trials(lm, method, record["of"])

@@ -20,6 +20,8 @@ def define_flags(values: flags.FlagValues) -> None:
     help = "Folder to write into, beside the vocabulary and a model card. Default: the folder export of the run."
     flags.DEFINE_string("output", None, help, **options)
     flags.DEFINE_string("text", None, "With --format=npz: a text file whose hidden states are written too.", **options)
+    cli.define_encoding(values, None)
+    cli.define_lowercase(values, "With --text: read it in lower case.")
 
 
 def main(values: flags.FlagValues, paths: list[str]) -> None:
@@ -31,9 +33,11 @@ def main(values: flags.FlagValues, paths: list[str]) -> None:
         raise flags.Error(f"--format: is missing; give one or more of {', '.join(FORMATS)}")
     if "npz" not in values.format:
         cli.reject_flags(values, "needs --format=npz", "text")
-    lm = load(paths[0])
+    if values.text is None:
+        cli.reject_flags(values, "needs --text", "encoding", "lowercase")
+    lm = load(paths[0], lowercase=values.lowercase)
     for name in dict.fromkeys(values.format):
-        exported = export(lm, name, values.output, values.text if name == "npz" else None)
+        exported = export(lm, name, values.output, values.text if name == "npz" else None, values.encoding)
         print(f"{exported.path}: read back; largest difference from the model {exported.difference:.1e}", flush=True)
 
 

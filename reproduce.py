@@ -30,7 +30,7 @@ from ptb.runs.storage import RunError, write_atomically
 from ptb.runtime.signals import EXIT_CODES, handle_stops, print_line
 
 RECORDS = ("config.json", "history.jsonl", "result.json")
-OTHER_TEXTS = ("test", "demo")  # configurations that are not for PTB
+OTHER_TEXTS = ("test", "demo")  # configurations for any text; demo has one of its own
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -61,7 +61,8 @@ def reproduce(values: flags.FlagValues) -> None:
     if values.model not in OTHER_TEXTS and load_corpus(values.data_path).fingerprint() != PTB_FINGERPRINT:
         raise DataError(f"--data_path={values.data_path}: is not PTB, whose rows these are; use train.py for other texts")
     row, runs = tables.row_name(values.model, values.precision), pathlib.Path(os.path.expanduser(values.runs))
-    data = [f"--data_path={values.data_path}"] if values.data_path else []
+    text = values.data_path or ("demo" if values.model == "demo" else None)
+    data = [f"--data_path={text}"] if text else []
     paths = []
     for seed in range(1, values.seeds + 1):
         path = runs / f"{row}-{seed}"

@@ -234,13 +234,13 @@ def precisions(records: list[dict]) -> str:
 
 
 def machines(records: list[dict]) -> str:
-    """Return the kinds of machines that trained the runs; runs before October 2026 recorded none."""
+    """Return the kinds of machines that trained the runs; runs before 29 November 2026 did not all record it."""
     return ", ".join(sorted({_machine(record.get("machine")) for record in records}))
 
 
 def _machine(machine: dict | None) -> str:
     if not machine:
-        return "2 cores"
+        return "not recorded"
     units = [unit for word, unit in (("amx_bf16", "AMX"), ("avx512f", "AVX-512"), ("avx2", "AVX2")) if word in machine["cpu"]]
     cores = f"{machine['cores']} core" + ("s" if machine["cores"] > 1 else "")
     return machine["gpu"] or f"{cores}, {units[0] if units else machine['cpu']}"

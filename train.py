@@ -60,7 +60,7 @@ def define_flags(values: flags.FlagValues) -> None:
     cli.define_lowercase(values, "Read the text in lower case: --set lowercase=true.")
     options = {"flag_values": values}
     flags.DEFINE_string("save_path", None, "Folder of the run (default: runs/<model>-<what --set changed>-<seed>).", **options)
-    flags.DEFINE_integer("seed", 1, "Decides initial weights and dropout.", lower_bound=0, upper_bound=2**31 - 1, **options)
+    flags.DEFINE_integer("seed", 1, "Decides all random numbers.", lower_bound=0, upper_bound=2**31 - 1, **options)
     cli.define_rnn_mode(values)
     cli.define_precision(values, "auto")
     flags.DEFINE_enum("distribute", "none", replicas.STRATEGIES, "Share each batch among devices: docs/scaling.md.", **options)
@@ -84,7 +84,10 @@ def main(values: flags.FlagValues) -> None:
     check_flags(values)
     source = load(values.init_from) if values.init_from else None
     name, named = named_config(values, source)
-    config = override(named, ({"lowercase": True} if values.lowercase else {}) | cli.parse_settings(values.set))
+    settings = cli.parse_settings(values.set)
+    config = override(named, ({"lowercase": True} if values.lowercase else {}) | settings)
+    if config.budget_minutes and "num_epochs" in settings:
+        raise flags.Error("--set num_epochs: budget_minutes decides it; add --set budget_minutes=0")
     choose_kernel(values.rnn_mode, config)  # raises before a long text is read
     corpus = read_corpus(values, config, source)
     begins = f"{name}-from-{source.run.path.name}" if source else name
@@ -263,8 +266,7 @@ def train_epochs(config, corpus, run, model, setting, stop, progress: Progress) 
     with steps as train_step:
         while not finished():
             train_windows = epoch_windows(all_windows, config, setting["seed"], state.epoch)
-            state.learning_rate = step_rate(config, state, len(train_windows))
-            progress.begin_epoch(state, len(train_windows))
+            progress.begin_epoch(state, len(train_windows), step_rate(config, state, len(train_windows)))
             state.start_clock()
             for inputs, targets in train_windows[state.window :]:
                 if is_due(stopping.validate_every, state.step):
@@ -304,7 +306,11 @@ def within_budget(config: Config, corpus: Corpus, run: RunFolder, kernel: str, p
     if replicas.has_many_workers():
         raise ConfigError("budget_minutes: workers would count different epochs; set num_epochs instead")
     if run.config:
-        return override(config, {"num_epochs": read_config(run)[1].num_epochs})
+        begun = read_config(run)[1]
+        if config.budget_minutes != begun.budget_minutes:
+            cure = "use --set budget_minutes=0 --set num_epochs=… to go on"
+            raise ConfigError(f"budget_minutes: {run.path} began with {begun.num_epochs} epochs, and keeps them; {cure}")
+        return override(config, {"num_epochs": begun.num_epochs})
     started = time.monotonic()
     product_dtype = devices.use_precision(precision)
     model = build_model(config, len(corpus.vocabulary), rnn_mode=kernel, product_dtype=product_dtype)

@@ -106,7 +106,7 @@ class Dropout:
 class Optimizer:
     """What every optimiser has: a learning rate, and a limit that gradients are clipped to."""
 
-    learning_rate: float = 1.0  # rate of the first epoch; the schedule changes it
+    learning_rate: float = 1.0  # the largest rate: the schedule multiplies it by a factor of at most 1
     clip_norm: float = 5.0  # limit of the global norm, which is the norm of all gradients as one vector
     clip: str = "norm"  # "norm": scale down to clip_norm; "unit": scale to exactly clip_norm; "element": each element in ± it
 
@@ -252,6 +252,10 @@ class Stopping:
         if 0 < self.max_loss_ratio < 1:
             raise ConfigError("max_loss_ratio: below 1 it would stop at the first step; use 1 or more, or 0 for never")
 
+    def validations_per_epoch(self, num_windows: int) -> int:
+        """Return how often an epoch of `num_windows` steps is validated: every `validate_every` steps, and at its end."""
+        return math.ceil(num_windows / self.validate_every) if self.validate_every else 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
@@ -317,8 +321,12 @@ class Config:
             raise ConfigError("temperature_scaling: needs the best weights; use keep_best=true")
         if self.loss.tar and self.num_steps == 1:
             raise ConfigError("tar: a window of one step has no change between steps; make num_steps larger")
-        if self.bptt_steps and self.data.random_lengths:
-            raise ConfigError("random_lengths: does not go with bptt_steps; leave one of them out")
+        if self.dropout.projected and self.model.projection == "none" and not self.model.mixture:
+            raise ConfigError("projected: the model has no projection; use dropout.output")
+        if self.dropout.embedding and self.model.one_hot_input:
+            raise ConfigError("embedding: one_hot_input has no embedding to drop; use dropout.input")
+        if self.bptt_steps and (alone := [name for name, is_used in self._whole_windows() if is_used]):
+            raise ConfigError(f"{alone[0]}: does not go with bptt_steps, which divides a window; leave one of them out")
         check_range(self, 1, math.inf, "batch_size", "num_steps", "num_epochs")
         check_range(self, 0, math.inf, "bptt_steps", "budget_minutes")
         if 0 < self.bptt_steps <= self.num_steps:
@@ -328,6 +336,12 @@ class Config:
     def keeps_best(self) -> bool:
         """Whether the weights with the best validation are kept, and restored at the end."""
         return bool(self.stopping.patience) or self.stopping.keep_best or self.averaging != "none"
+
+    def _whole_windows(self):
+        """Yield the names of fields that are defined for a whole window, and whether they are used."""
+        yield "random_lengths", self.data.random_lengths
+        yield from ((name, getattr(self.dropout, name)) for name in ("state", "embedding", "weights", "locked"))
+        yield from ((name, getattr(self.loss, name)) for name in ("ar", "tar"))
 
     @property
     def burn_in(self) -> int:

@@ -1,5 +1,6 @@
 """Other values for some fields, by name: `override(MEDIUM, {"learning_rate": 0.5})` and `--set learning_rate=0.5`."""
 
+import copy
 import dataclasses
 import difflib
 import typing
@@ -48,8 +49,9 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
     Raises ConfigError for a name or a value that does not fit.
     """
     whole = {name: value for name, value in changes.items() if dataclasses.is_dataclass(getattr(config, name, None))}
+    config = copy.copy(config)  # to be filled without the checks of Config: only all changes together must fit
     for name, value in whole.items():
-        config = dataclasses.replace(config, **{name: _read_part(name, getattr(config, name), value)})
+        object.__setattr__(config, name, _read_part(name, getattr(config, name), value))
     parts: dict[str, dict[str, Any]] = {}
     for name, value in changes.items():
         if name not in whole:

@@ -18,6 +18,7 @@ from ptb.data.files import BLOCK, LARGE_BYTES, SPLITS, DataError
 TAR_ENDINGS = (".tgz", ".tar.gz")
 MAX_MEMBER_BYTES = 64 << 20  # in a .tgz, whose texts are kept in memory; ptb.train.txt has 5 MB
 MAX_ARCHIVE_BYTES = 512 << 20  # a .tgz, unpacked; simple-examples.tgz has 34 MB packed
+MAX_ZIP_BYTES = 1 << 30  # the texts in a .zip together; each of them as any compressed file
 MAX_MEMBERS = 10_000
 
 Members = dict[str, Callable[[], BinaryIO]]  # by the path in the archive: a function that opens the text
@@ -59,6 +60,8 @@ def _list_zip(path, is_text):
     infos = [info for info in infos if info.filename and not info.filename.endswith("/")]
     infos = [info for info in infos if not info.filename.startswith("__MACOSX/")]  # macOS's own, beside each file
     texts = infos if len(infos) == 1 else [info for info in infos if is_text(info.filename)]
+    if sum(info.file_size for info in texts) > MAX_ZIP_BYTES:
+        raise DataError(f"{path}: its texts have over {MAX_ZIP_BYTES:,} bytes; unpack it and pass the folder")
     for info in texts:
         _require_inside(info.filename, path)
         if info.file_size > LARGE_BYTES:

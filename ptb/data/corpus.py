@@ -174,7 +174,7 @@ def _read_source(source: Source, vocabulary: Vocabulary | None, reading: Reading
     _warn_of_same_text(splits)
     if vocabulary is None:
         vocabulary = _build_vocabulary([*splits.values()], token_ids, reading, source.is_split)
-    return Corpus(vocabulary, *_encode(splits, token_ids, vocabulary, reading.level))
+    return Corpus(vocabulary, *_encode(splits, token_ids, vocabulary, reading.level, is_cut=not source.is_split))
 
 
 def _number(pieces: Iterable[str], name: str, token_ids: TokenIds, vocabulary: Vocabulary | None, reading: Reading):
@@ -214,19 +214,25 @@ def _build_vocabulary(splits: list[np.ndarray], token_ids: TokenIds, reading: Re
     return reading.build_vocabulary({word: count for word, count in zip(words, train.tolist()) if count}, has_rare, has_unseen)
 
 
-def _encode(splits: Mapping[str, np.ndarray], token_ids: TokenIds, vocabulary: Vocabulary, level: str) -> list[np.ndarray]:
-    """Return the ids of named texts in a vocabulary. Logs one warning for the unknown words of all texts."""
-    words, ids = list(token_ids), vocabulary.ids
+def _encode(
+    splits: Mapping[str, np.ndarray], token_ids: TokenIds, vocabulary: Vocabulary, level: str, is_cut: bool = False
+) -> list[np.ndarray]:
+    """Return the ids of named texts in a vocabulary. Logs one warning for the unknown words of all texts.
+
+    If one text was cut into the splits, lines are counted from its beginning.
+    """
+    words, ids, lines_before = list(token_ids), vocabulary.ids, 0
     is_unknown = np.array([word not in ids for word in words])
     counts, unknown = {}, set()
     for name, numbers in splits.items():
         places = np.flatnonzero(is_unknown[numbers])
         if len(places) and UNK not in ids:
-            line = np.cumsum(numbers == token_ids[EOS]) + 1
+            line = np.cumsum(numbers == token_ids[EOS]) + 1 + lines_before
             raise unknown_tokens_error(name, level, [(words[numbers[at]], line[at]) for at in places[:5]], vocabulary)
         if len(places):
             counts[name] = len(places)
             unknown.update(np.unique(numbers[places]).tolist())
+        lines_before += is_cut * np.count_nonzero(numbers == token_ids[EOS])
     if counts:
         warn_of_unknown(counts, level, (words[number] for number in unknown), vocabulary)
     new_ids = np.array([ids.get(word, ids.get(UNK, 0)) for word in words], np.int32)

@@ -9,7 +9,7 @@ import os
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from itertools import chain
@@ -71,7 +71,7 @@ class Vocabulary:
         if 0 < max_size < len(kept):
             reserved = {UNK, *kept & {EOS}}
             by_count = sorted(kept - reserved, key=lambda word: (-counts[word], word))
-            kept = {*by_count[: max_size - len(reserved)], *reserved}
+            kept = {*by_count[: max(0, max_size - len(reserved))], *reserved}
         counts[UNK] += sum(count for word, count in counts.items() if word not in kept)
         return cls(tuple(sorted(kept, key=lambda word: (-counts[word], word))))
 
@@ -127,7 +127,7 @@ def tokenize_pieces(
 ) -> Iterator[Piece]:
     """Yield the tokens of `files.iterate_pieces`, in which a long line comes in pieces. For the options see `split_line`.
 
-    A piece may end within a word. Raises DataError, with `name`, if a word has more than `MAX_LINE` characters.
+    A piece may end within a word. Raises DataError, with `name`, if a word has `MAX_LINE` characters or more.
     """
     rest, goes_on = "", False
     for piece in pieces:
@@ -136,15 +136,20 @@ def tokenize_pieces(
         if goes_on and level != "char" and not text[-1].isspace():
             rest = text.rsplit(None, 1)[-1]
             text = text[: -len(rest)]
-            if len(rest) > MAX_LINE:
-                raise DataError(
-                    f"{name}: has a word of over {MAX_LINE:,} characters ({rest[:20]}); read characters with --set level=char"
-                )
         framed = not continues and len(piece) <= MAX_LINE
         tokens = split_line(text, level, framed, lowercase, known)
+        if len(text) + len(rest) >= MAX_LINE:
+            _check_lengths([*tokens, rest], name)
         yield Piece(tokens if goes_on else [*tokens, EOS], len(piece), not goes_on)
     if goes_on:
         yield Piece([*split_line(rest, level, False, lowercase, known), EOS], 0, True)
+
+
+def _check_lengths(words, name):
+    long = next((word for word in words if len(word) >= MAX_LINE), None)
+    if long:
+        what = f"has a word of {MAX_LINE:,} characters or more ({long[:20]})"
+        raise DataError(f"{name}: {what}; read characters with --set level=char")
 
 
 def tokenize(
@@ -286,6 +291,11 @@ def warn_of_unknown(counts: Mapping[str, int], level: str, unknown: Iterable[str
     total = f"{sum(counts.values()):,}"
     hint = lowercase_hint(unknown, vocabulary)
     logger.warning("%s outside the vocabulary, read as %s: %s (%s)%s", LEVELS[level], UNK, total, details, hint)
+
+
+def quoted(words: Sequence[str]) -> str:
+    """Return words for a message, the first ten if there are more."""
+    return ", ".join(map(repr, words[:10])) + (f" and {len(words) - 10:,} more" if len(words) > 10 else "")
 
 
 def lowercase_hint(unknown: Iterable[str], vocabulary: Vocabulary) -> str:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,20 +18,27 @@ class Windows(Sequence):
 
     streams: np.ndarray
     bounds: np.ndarray
+    offsets: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.bounds)
 
     def __getitem__(self, index):
         if isinstance(index, slice):
-            return Windows(self.streams, self.bounds[index])
+            return replace(self, bounds=self.bounds[index])
         start, stop = self.bounds[index]
-        return self.streams[:, start:stop], self.streams[:, start + 1 : stop + 1]
+        return self._read(start, stop), self._read(start + 1, stop + 1)
+
+    def _read(self, start, stop):
+        if self.offsets is None:
+            return self.streams[:, start:stop]
+        places = (self.offsets[:, np.newaxis] + np.arange(start, stop)) % self.streams.shape[1]
+        return np.take_along_axis(self.streams, places, 1)
 
     def rotated(self, seed: tuple[int, ...]) -> "Windows":
         """Return the same windows of streams that are rotated, each by a random offset: the partial shuffle of Press (2019)."""
         offsets = np.random.default_rng(seed).integers(self.streams.shape[1], size=len(self.streams))
-        return Windows(np.stack([np.roll(stream, -offset) for stream, offset in zip(self.streams, offsets)]), self.bounds)
+        return replace(self, offsets=offsets)
 
     def with_random_lengths(self, num_steps: int, seed: tuple[int, ...]) -> "Windows":
         """Return windows of random lengths around `num_steps`, as AWD-LSTM draws them (main.py).
@@ -46,7 +53,7 @@ class Windows(Sequence):
         lengths = LENGTH_UNIT * np.maximum(1, np.rint(rng.normal(means, LENGTH_DEVIATION) / LENGTH_UNIT)).astype(int)
         stops = np.cumsum(lengths)
         bounds = np.stack([stops - lengths, stops], 1)
-        return Windows(self.streams, bounds[stops <= room] if stops[0] <= room else self.bounds[:1])
+        return replace(self, bounds=bounds[stops <= room] if stops[0] <= room else self.bounds[:1])
 
 
 LENGTH_UNIT, LENGTH_DEVIATION = 5, 5  # steps

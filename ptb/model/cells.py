@@ -6,8 +6,9 @@ The step of a cell is `step(z, state, recurrent_matmul, *extra) -> state`:
     recurrent_matmul   h [batch, units] -> h R [batch, num_gates * units]
     extra              the extra weights that the cell declares
 
-A cell with `reads_raw_input` gets x [batch, input] instead of z, and `project`, x -> x W + b, before `extra`. Gates stand side
-by side in z, W, R and b, as blocks of `units` columns.
+A cell with `reads_raw_input` gets x [batch, input] instead of z, and `project`, x -> x W + b, before `extra`. A cell with
+`multiplies_extra` gets each extra matrix A as a function x -> x A. A step must call each of these functions once. Gates stand
+side by side in z, W, R and b, as blocks of `units` columns.
 """
 
 from collections.abc import Callable
@@ -69,13 +70,13 @@ def capped_lstm(z, state, recurrent_matmul):
 def mogrifier_lstm(x, state, recurrent_matmul, project, *rounds):
     """The capped LSTM after x and h have gated each other in turns (Melis, Kočiský & Blunsom 2020, "Mogrifier LSTM").
 
-    Rounds 0, 2, 4: x := 2 σ(h A B + b) ∘ x; rounds 1, 3: h := 2 σ(x A B + b) ∘ h. `rounds` has the weights of each round in
-    turn, its bias last; with full rank A and b alone.
+    Rounds 0, 2, 4: x := 2 σ(h A B + b) ∘ x; rounds 1, 3: h := 2 σ(x A B + b) ∘ h. `rounds` has the products with A and B and
+    the bias of each round in turn; with full rank there is A alone.
     """
     hidden, even, gating = state.hidden, True, state.hidden
     for weight in rounds:
-        if weight.shape.rank == 2:
-            gating = tf.matmul(gating, weight)
+        if callable(weight):
+            gating = weight(gating)
             continue
         gate = 2 * tf.sigmoid(gating + weight)
         x, hidden = (gate * x, hidden) if even else (x, gate * hidden)
@@ -119,8 +120,8 @@ def gru_weights(input_size, units, rounds, rank):
 def mogrifier_weights(input_size, units, rounds, rank):
     """Return the extra weights of the mogrifier_lstm: of each round A, B and b.
 
-    A and B start with one standard deviation, for which A B has the variance 1 / fan-in (lamb, utils.py; a matrix of full rank
-    has it by itself).
+    A and B start as in lamb (utils.py): with one standard deviation, for which the variance of A B would be 1 / fan-in if the
+    normal distributions were not truncated. A matrix of full rank starts with that variance, truncated too.
     """
     weights = []
     for number in range(rounds):
@@ -141,12 +142,13 @@ class Cell(NamedTuple):
     extra_weights: Callable = no_extra_weights  # (input_size, units, rounds, rank) -> list of ExtraWeight
     forget_gate: int | None = None  # index of the gate whose bias starts at forget_bias
     reads_raw_input: bool = False
+    multiplies_extra: bool = False
 
 
 CELLS = {
     "lstm": Cell(lstm, LSTMState, 4, forget_gate=1),
     "capped_lstm": Cell(capped_lstm, LSTMState, 4, forget_gate=1),
-    "mogrifier_lstm": Cell(mogrifier_lstm, LSTMState, 4, mogrifier_weights, forget_gate=1, reads_raw_input=True),
+    "mogrifier_lstm": Cell(mogrifier_lstm, LSTMState, 4, mogrifier_weights, 1, reads_raw_input=True, multiplies_extra=True),
     "peephole_lstm": Cell(peephole_lstm, LSTMState, 4, extra_weights=peephole_weights, forget_gate=1),
     "gru": Cell(gru, HiddenState, 3, extra_weights=gru_weights),
     "tanh_rnn": Cell(tanh_rnn, HiddenState, 1),

@@ -47,9 +47,12 @@ def matmul_transposed(a, b, dtype):
 def stepwise(cell, inputs, state, weights, product_dtype, state_mask=None):
     """Run any `cell` (ptb.model.cells) one time step after another. TensorFlow derives the gradient."""
     kernel, recurrent_kernel, bias, *extra = weights
-    recurrent_matmul = functools.partial(matmul, b=recurrent_kernel, dtype=product_dtype)
+    recurrent_matmul = _multiply_steps(recurrent_kernel, inputs, product_dtype)
+    if cell.multiplies_extra:
+        extra = [_multiply_steps(weight, inputs, product_dtype) if weight.shape.rank == 2 else weight for weight in extra]
     if cell.reads_raw_input:
-        extra = [lambda x: matmul(x, kernel, product_dtype) + bias, *extra]
+        multiply = _multiply_steps(kernel, inputs, product_dtype)
+        extra = [lambda x: multiply(x) + bias, *extra]
     else:
         inputs = _matmul_over_steps(inputs, kernel, product_dtype) + bias
 
@@ -60,6 +63,31 @@ def stepwise(cell, inputs, state, weights, product_dtype, state_mask=None):
 
     states = _scan(step, inputs, state)
     return states.hidden, tf.nest.map_structure(lambda steps: steps[-1], states)
+
+
+def _multiply_steps(matrix, sequence, dtype):
+    """Return a function x_t -> x_t W, to be called once in each time step of a sequence, whose gradient is fast.
+
+    TensorFlow would compute dW = Σ x_tᵀ dy_t as one product per step, and add these up. Here it is one product, Xᵀ dY: each
+    product has a link, zeros that it does not read, and dy_t is the gradient of its link. The gradient of all links is dW.
+    """
+    num_steps, batch_size, _ = static_shape(sequence)
+    factor, read = tf.stop_gradient(tf.cast(matrix, dtype)), []
+    if sequence.shape[0] is None:  # then `_scan` traces one step for all
+        return functools.partial(matmul, b=matrix, dtype=dtype)
+
+    @tf.custom_gradient
+    def make_links(matrix):
+        links = tf.zeros([num_steps, batch_size, matrix.shape[1]], matrix.dtype)
+        return links, lambda dy: matmul(_rows(tf.stack(read)), _rows(dy), dtype, transpose_a=True)
+
+    @tf.custom_gradient
+    def multiply(x, link):
+        read.append(x)
+        return matmul(x, factor, dtype), lambda dy: (matmul_transposed(dy, factor, dtype), dy)
+
+    links = iter(tf.unstack(make_links(matrix)))
+    return lambda x: multiply(x, next(links))
 
 
 def fused(inputs, state, weights, product_dtype, state_mask=None, capped=False):
@@ -220,7 +248,9 @@ def _scan(step, sequences, initial, reverse=False):
     num_steps = tf.nest.flatten(sequences)[0].shape[0]
     if num_steps is None:
         return tf.scan(step, sequences, initial, reverse=reverse)
+    # The gradient of unstack is one operation; that of sequence[t] would be one of the size of the sequence for each t.
+    elements = list(zip(*[tf.unstack(sequence) for sequence in tf.nest.flatten(sequences)]))
     carry, carries = initial, [None] * num_steps
     for t in reversed(range(num_steps)) if reverse else range(num_steps):
-        carry = carries[t] = step(carry, tf.nest.map_structure(lambda sequence, t=t: sequence[t], sequences))
+        carry = carries[t] = step(carry, tf.nest.pack_sequence_as(sequences, elements[t]))
     return tf.nest.map_structure(lambda *steps: tf.stack(steps), *carries)

@@ -301,13 +301,21 @@ class LanguageModel(keras.Model):
 
 
 class MaskPlaces(NamedTuple):
-    """Numbers of the places of a step that need masks of their own; loss_fn uses num_layers + 1 and + 2."""
+    """Numbers of the places of a step that draw random numbers of their own: the inputs of layers 0, 1, …, then these."""
 
     num_layers: int
 
     @property
     def output(self):
         return self.num_layers
+
+    @property
+    def burn_in(self):  # all masks of the steps after the burn-in
+        return self.num_layers + 1
+
+    @property
+    def samples(self):  # of the sampled softmax
+        return self.num_layers + 2
 
     @property
     def embedding(self):

@@ -77,6 +77,7 @@ def words_chart(scored: Sequence[tuple[int, Reported]]) -> Figure:
             axis.plot(range(len(labels)), values, "o-", color=color(number), markersize=4)
         plain_log_scale(axis)
         axis.set_title(title)
+        axis.set_visible(bool(labels))  # the training text may be unknown
         axis.set_xticks(range(len(labels)), labels, rotation=60, fontsize=8)
     axes[0].set_ylabel("perplexity")
     return figure

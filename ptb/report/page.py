@@ -90,8 +90,8 @@ def words(scored: Sequence[Reported], figures: dict[str, Figure], split: str) ->
     yield "<p class=note>Perplexity of a group is exp of the mean loss of its tokens; share is its part of the whole loss.</p>"
     yield charts.to_svg(figures["words"], "words")
     for title, (grouping, _) in GROUPINGS.items():
-        yield f"<h3>Perplexity {title}</h3>"
-        pairs = [(run, grouping(run.scored)) for run in scored]
+        pairs = [(run, groups) for run in scored if (groups := grouping(run.scored))]
+        yield f"<h3>Perplexity {title}</h3>" if pairs else ""
         # A table is of runs whose groups have the same tokens: a word's frequency depends on the training text too.
         for alike in grouped(pairs, lambda pair: tuple((group.label, group.tokens) for group in pair[1])):
             head = ["", "tokens", *(f"{run.name}: perplexity, share" for run, _ in alike)]

@@ -40,14 +40,14 @@ class Reported(NamedTuple):
         return np.array([epoch.get(name, math.nan) for epoch in self.history])
 
 
-def open_run(path: str, published=None) -> Reported:
+def open_run(path: str, published=None, lowercase: bool = False) -> Reported:
     """Open a run folder. Raise RunError if it holds no run or has not finished its first epoch."""
     run = RunFolder(path)
     record, config = read_config(run)
     history = read_history(run.path / "history.jsonl")
     if not history:
         raise RunError(f"{path}: has not finished an epoch (no history.jsonl); report it later")
-    model = load(path) if run.checkpoints.paths() and run.vocabulary_path.exists() else None
+    model = load(path, lowercase=lowercase) if run.checkpoints.paths() and run.vocabulary_path.exists() else None
     return Reported(str(run.path), record, config, history, run.result, model, published)
 
 
@@ -66,12 +66,12 @@ def read_history(path: pathlib.Path) -> list[dict]:
     return history
 
 
-def score(run: Reported, ids: np.ndarray, train_ids: np.ndarray) -> Reported:
+def score(run: Reported, ids: np.ndarray, train_ids: np.ndarray | None) -> Reported:
     """Return the run with the scores of a text, and with a text that its model writes."""
     lm = run.model
-    counts = np.bincount(train_ids, minlength=len(lm.vocabulary))
+    counts = None if train_ids is None else np.bincount(train_ids, minlength=len(lm.vocabulary))[ids[1:]]
     tokens = tuple(lm.vocabulary.words[token] for token in ids)
-    scored = ScoredText(tokens, lm.log_probabilities(ids), lm.confidences(ids), counts[ids[1:]])
+    scored = ScoredText(tokens, lm.log_probabilities(ids), lm.confidences(ids), counts)
     return run._replace(scored=scored, sample=lm.generate(length=SAMPLE_LENGTH, seed=1))
 
 

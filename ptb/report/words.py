@@ -34,7 +34,7 @@ class ScoredText(NamedTuple):
     tokens: tuple[str, ...]  # [N + 1]
     log_probabilities: np.ndarray
     confidences: np.ndarray  # log probability of the most likely word
-    train_counts: np.ndarray  # how often each predicted token occurs in the training text
+    train_counts: np.ndarray | None  # how often each predicted token occurs in the training text, if that is known
 
     @property
     def predicted(self) -> tuple[str, ...]:
@@ -84,7 +84,9 @@ class Bin(NamedTuple):
 
 
 def by_frequency(text: ScoredText) -> list[Group]:
-    """Group tokens by their count in the training text; `<eos>` and `<unk>` are groups of their own."""
+    """Group tokens by their count in the training text, if it is known; `<eos>` and `<unk>` are groups of their own."""
+    if text.train_counts is None:
+        return []
     keys = np.searchsorted(FREQUENCIES, text.train_counts, side="right") - 1
     for number, special in enumerate((UNK, EOS), len(FREQUENCIES)):
         keys = np.where([token == special for token in text.predicted], number, keys)

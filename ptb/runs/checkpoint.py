@@ -4,6 +4,7 @@ A checkpoint holds arrays (weights, optimiser, recurrent state, sums) and a JSON
 The format is NumPy's: a zip file with a CRC-32 of each member and no pickles, so reading one cannot execute code.
 """
 
+import errno
 import json
 import logging
 import pathlib
@@ -18,6 +19,7 @@ CHECKPOINTS_KEPT = 2
 REWIND_FACTOR = 0.5  # of the learning rates, at each rewind
 MAX_REWINDS = 10
 RECORD = "__record__"  # name of the JSON record among the arrays
+NOT_DAMAGE = (errno.EIO, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)  # of a read: of the disk, the memory or the network
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +76,10 @@ class CheckpointStore:
         self._best_steps[checkpoint_name(step)] = record.get("best_step", 0)
         paths = self.paths()
         kept = {path.name for path in paths[-CHECKPOINTS_KEPT:]} | {checkpoint_name(epoch_step)}
-        kept |= {checkpoint_name(best) for path in paths if path.name in kept and (best := self._best_step(path))}
+        try:
+            kept |= {checkpoint_name(best) for path in paths if path.name in kept and (best := self._best_step(path))}
+        except (RunError, MemoryError):
+            return  # which files to keep is not known now: the next checkpoint will delete what is old
         for old in paths:
             if old.name not in kept:
                 old.unlink()
@@ -83,7 +88,7 @@ class CheckpointStore:
         """Return the newest intact checkpoint, of those up to a step if that is given; None if there is none.
 
         Skips damaged files with a warning if an intact one remains. Raises RunError if only damaged ones remain, or for a file
-        that cannot be opened: it may be intact.
+        that cannot be opened or read: it may be intact. So it may be if the memory is full: MemoryError.
         """
         damaged = []
         for path in self.paths()[::-1]:
@@ -91,7 +96,7 @@ class CheckpointStore:
                 continue
             try:
                 checkpoint = _read(path)
-            except RunError:
+            except (RunError, MemoryError):
                 raise
             except Exception as error:  # zipfile, NumPy and json raise a dozen types for damaged bytes
                 damaged.append(f"{path}: damaged checkpoint ({type(error).__name__}: {error})")
@@ -105,10 +110,12 @@ class CheckpointStore:
         return None
 
     def load_step(self, step: int) -> Checkpoint | None:
-        """Return the checkpoint of a step; None with a warning if it is damaged or missing."""
+        """Return the checkpoint of a step; None with a warning if it cannot be read. MemoryError means that memory is full."""
         path = self.folder / checkpoint_name(step)
         try:
             return _read(path)
+        except MemoryError:
+            raise
         except Exception as error:  # as in load
             logger.warning("%s: has the best weights and cannot be read (%s: %s)", path, type(error).__name__, error)
             return None
@@ -142,6 +149,8 @@ class CheckpointStore:
         if path.name not in self._best_steps:
             try:
                 self._best_steps[path.name] = _read(path).best_step
+            except (RunError, MemoryError):
+                raise
             except Exception:  # as in load, which warns of it
                 self._best_steps[path.name] = 0
         return self._best_steps[path.name]
@@ -161,11 +170,26 @@ def _read(path):
     except OSError as error:
         cure = "make it readable, or move it elsewhere to continue without it"
         raise RunError(f"{path}: cannot be read ({error.strerror}); {cure}") from None
-    with opened, np.load(opened, allow_pickle=False) as file:
-        if sum(member.file_size for member in file.zip.infolist()) > path.stat().st_size:
-            raise ValueError("unpacks to more than its size")  # ours are not compressed: this is a decompression bomb
-        arrays = {name: file[name] for name in file.files}
+    try:
+        arrays = _read_arrays(opened, path)
+    except OSError as error:
+        if error.errno in NOT_DAMAGE:
+            raise RunError(f"{path}: cannot be read ({error.strerror}); try again, or copy it to another disk") from None
+        raise
     record = json.loads(arrays.pop(RECORD).tobytes())
     if not isinstance(record, dict):
         raise ValueError("its record is not a JSON object")
     return Checkpoint(arrays, record, path)
+
+
+def _read_arrays(opened, path):
+    """Return the arrays of a file by name. MemoryError means that the memory is full, not that damage made a size too large."""
+    with opened, np.load(opened, allow_pickle=False) as file:
+        if sum(member.file_size for member in file.zip.infolist()) > path.stat().st_size:
+            raise ValueError("unpacks to more than its size")  # ours are not compressed: this is a decompression bomb
+        try:
+            return {name: file[name] for name in file.files}
+        except MemoryError:
+            if damaged := file.zip.testzip():
+                raise ValueError(f"{damaged} is damaged") from None
+            raise

@@ -253,8 +253,8 @@ class RunFolder:
             config = flatten(from_json(record["config"]))
         except (ConfigError, LookupError) as error:
             raise RunError(f"{self.path / 'config.json'}: {error}; another version of this program wrote it") from None
-        source = record.get("init_from") or {}
-        return config | {name: record.get(name) for name in COMPARED} | {"init_from": source.get("run")}
+        source = (record.get("init_from") or {}).get("run")
+        return config | {name: record.get(name) for name in COMPARED} | {"init_from": source and os.path.realpath(source)}
 
     def _read_json(self, name, cure, *numbers):
         path = self.path / name

@@ -12,7 +12,7 @@ import tensorflow as tf
 from ptb.config import Config, ConfigError, from_json
 from ptb.data.corpus import read_tokens
 from ptb.data.files import DataError
-from ptb.data.vocabulary import EOS, LEVELS, UNK, Vocabulary, join_tokens, lowercase_hint, tokenize
+from ptb.data.vocabulary import EOS, LEVELS, UNK, Vocabulary, join_tokens, lowercase_hint, quoted, tokenize
 from ptb.data.windows import scoring_windows
 from ptb.evaluation import beam, sampling
 from ptb.evaluation.score import (
@@ -29,7 +29,7 @@ from ptb.model.language_model import LanguageModel, build_model
 from ptb.runs.folder import RunFolder, check_digests, digests
 from ptb.runs.storage import RunError
 from ptb.runtime import devices
-from ptb.training.state import StateMismatch, assign_variables, trained_variables
+from ptb.training.state import StateMismatch, assign_variables, best_weights, trained_variables
 
 CHECKPOINTS = ("best", "last")
 GROUP = 1024  # sentences that are scored at once
@@ -84,6 +84,7 @@ class TrainedModel:
         self.precision = devices.choose_precision(precision, devices.visible_gpus())
         self.checkpoint, self._rnn_mode = checkpoint, rnn_mode
         self.step = self.last_step = self.best_step = 0  # of the weights in use, the last and the best, once they are read
+        self.best_are_averages = False  # of the weights of the training; known once they are read
         self._donor: TrainedModel | None = None
         self._steps: dict[tuple, Callable] = {}  # compiled functions, by what makes them
 
@@ -109,13 +110,23 @@ class TrainedModel:
     @property
     def inverse_temperature(self) -> float:
         """The factor of the logits that a finished run chose for its best weights (`temperature_scaling`); otherwise 1."""
-        if not self.config.temperature_scaling or self.checkpoint == "last" or (result := self.run.result) is None:
+        if not self.config.temperature_scaling or not self.uses_best or (result := self.run.result) is None:
             return 1.0
         factor = result.get("inverse_temperature")
         if not isinstance(factor, float) or not 0 < factor < math.inf:
             cure = "restore it from a copy, or remove it and run the training command again"
             raise RunError(f"{self.run.path / 'result.json'}: has no inverse_temperature; {cure}")
         return factor
+
+    @property
+    def uses_best(self) -> bool:
+        """Whether the weights are those of the best validation: not if they are asked for but cannot be read."""
+        return self.checkpoint == "best" and self.step == self.best_step
+
+    @property
+    def best_are_last(self) -> bool:
+        """Whether the best and the last weights are the same, once they are read."""
+        return self.best_step == self.last_step and not self.best_are_averages
 
     def read_weights(self) -> dict[str, np.ndarray]:
         """Read the best or the last weights, by name. From then on `step`, `best_step` and `last_step` are known."""
@@ -125,6 +136,7 @@ class TrainedModel:
         check_digests(checkpoint, digests(self.record, self.vocabulary))
         self.step, weights, self._weights_path = self.run.choose_weights(checkpoint, self.checkpoint)
         self.last_step, self.best_step = checkpoint.step, checkpoint.best_step or checkpoint.step
+        self.best_are_averages = bool(best_weights(checkpoint.arrays))
         return weights
 
     def take_over(self, other: "TrainedModel | None") -> None:
@@ -386,8 +398,3 @@ def read_config(run: RunFolder) -> tuple[dict, Config]:
         return record, from_json(record["config"])
     except (ConfigError, LookupError) as error:
         raise RunError(f"{path}: {error}; restore it from a copy, or use the version of this program that wrote it") from None
-
-
-def quoted(words: Sequence[str]) -> str:
-    """Return words for a message, the first ten if there are more."""
-    return ", ".join(map(repr, words[:10])) + (f" and {len(words) - 10:,} more" if len(words) > 10 else "")

@@ -61,6 +61,7 @@ class Progress:
         self._mark: tuple[int, float] | None = None  # window and seconds after the first step of this epoch here
         self._pace = 0.0  # seconds per window of an earlier epoch
         self._validation_seconds = 0.0  # of the last one
+        self._scored_seconds = 0.0  # of the scores so far of the one that is under way: one for each average
         self._predicted = False
 
     def __enter__(self) -> "Progress":
@@ -79,10 +80,10 @@ class Progress:
         tensorboard.upgrade_points(state.points, num_windows)
         self.curves = Curves(self._run, state.points, self._hyperparameters, self.monitoring.published_valid)
 
-    def begin_epoch(self, state: TrainState, num_windows: int) -> None:
+    def begin_epoch(self, state: TrainState, num_windows: int, learning_rate: float) -> None:
         self._num_windows, self._report_windows = num_windows, tutorial_report_windows(num_windows)
         self._mark = None
-        print_line(f"Epoch: {state.epoch} Learning rate: {state.learning_rate:.3f}")
+        print_line(f"Epoch: {state.epoch} Learning rate: {learning_rate:{'.3f' if learning_rate >= 0.01 else '.2g'}}")
 
     def step(self, state: TrainState) -> None:
         """Report, draw or predict the end of the run after a step, if it is time for that."""
@@ -100,14 +101,15 @@ class Progress:
 
     @contextlib.contextmanager
     def validation(self, state: TrainState) -> Iterator[None]:
-        """Say on the live line that a validation is under way, and time it."""
+        """Say on the live line that a validation is under way, and time it. With averages it has several such parts."""
         begun = time.monotonic()
         if self._live:
             self._draw(state, "validating")
         yield
-        self._validation_seconds = time.monotonic() - begun
+        self._scored_seconds += time.monotonic() - begun
 
     def validated(self, state: TrainState, reached: float) -> None:
+        self._validation_seconds, self._scored_seconds = self._scored_seconds, 0.0
         self.curves.add(tensorboard.VALID, state.step, reached)
 
     def end_epoch(self, state: TrainState, record: dict) -> None:
@@ -161,9 +163,9 @@ class Progress:
         pace = self._pace
         if self._mark and state.window > self._mark[0]:
             pace = (state.read_clock() - self._mark[1]) / (state.window - self._mark[0])
-        every = self._config.stopping.validate_every
-        validations = max(self._num_windows // every, 1) if every else 1
-        epoch = (self._num_windows - state.window) * pace + self._validation_seconds
+        validations = self._config.stopping.validations_per_epoch(self._num_windows)
+        left = max(1, validations - state.window // max(1, self._config.stopping.validate_every or self._num_windows))
+        epoch = (self._num_windows - state.window) * pace + left * self._validation_seconds
         whole = self._num_windows * pace + validations * self._validation_seconds
         return epoch, epoch + (self._config.num_epochs - state.epoch) * whole
 

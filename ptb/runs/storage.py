@@ -33,9 +33,9 @@ def writing(path: pathlib.Path) -> Iterator[None]:
 
 def write_atomically(path: pathlib.Path, content: bytes | Callable) -> None:
     """Write bytes, or what `content(file)` writes. A crash leaves either all of it or the previous file."""
-    # One name for each kind of file: crashes leave few such files, and a checkpoint and what evaluate.py --adapt writes beside
-    # it at the same time are two.
-    aside = path.parent / f".writing{path.suffix}"
+    # Checkpoints are large and have one writer: under one name the next one replaces what a crash left. Other files may have
+    # several writers, such as two evaluate.py --adapt.
+    aside = path.parent / (".writing.npz" if path.suffix == ".npz" else f".writing-{os.getpid()}-{path.name}")
     with writing(path):
         try:
             with open(aside, "wb") as file:

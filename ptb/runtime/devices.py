@@ -39,7 +39,7 @@ def git_revision(folder: str | os.PathLike) -> str | None:
     git = ["git", "-C", os.fspath(folder)]
     try:
         revision = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True).stdout
-        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "*.py"], capture_output=True).returncode
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ":(top)*.py"], capture_output=True).returncode
     except (OSError, subprocess.CalledProcessError):
         return None
     return revision.strip() + ("+" if changed else "")
@@ -107,6 +107,8 @@ def choose_kernel(rnn_mode: str, gpus: Sequence, cell: str = "lstm", state_dropo
         supported.insert(0, "fused")
     if cell == "lstm" and not state_dropout and gpus:
         supported.insert(0, "cudnn")
+    if rnn_mode not in RNN_MODES:
+        raise DeviceError(f"--rnn_mode={rnn_mode}: is unknown; use one of {', '.join(RNN_MODES)}")
     if rnn_mode == "auto":
         return supported[0]
     if rnn_mode not in supported:

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from ptb.config import Loss
+from ptb.model.language_model import MaskPlaces
 from ptb.runtime.devices import on_host
 
 
@@ -14,9 +15,9 @@ def loss_fn(model, config: Loss, inputs, targets, state, dropout_seed, burn_in: 
     state there (ρ longer than the update interval in Element-Research's `rnn`; BPTT(h; h') of Williams & Peng 1990).
     """
     steps = inputs.shape[1] - burn_in
-    num_layers = len(model.recurrent_layers)  # ptb.model.language_model.MaskPlaces leaves num_layers + 1 and + 2
+    places = MaskPlaces(len(model.recurrent_layers))
     with on_host():
-        other_masks, samples = (tf.random.fold_in(dropout_seed, num_layers + extra) for extra in (1, 2))
+        other_masks, samples = (tf.random.fold_in(dropout_seed, place) for place in (places.burn_in, places.samples))
         inputs, rest, targets = inputs[:, :steps], inputs[:, steps:], targets[:, -steps:]
     outputs, state = model.outputs(inputs, state, training=True, dropout_seed=dropout_seed)
     features = outputs.features

@@ -45,7 +45,7 @@ class TrainState:
     window: int = 0  # index of the next window of this epoch
     step: int = 0  # windows trained on since the beginning
     seconds: float = 0.0  # spent on this epoch so far
-    learning_rate: float = 0.0  # of this epoch
+    learning_rate: float = 0.0  # of the last step
     rate_factor: float = 1.0  # product of the reductions by rewinds
     first_loss: float = 0.0  # of the first step, nats per token
     precisions: list = dataclasses.field(default_factory=list)  # of matrix products so far: a run may change machines

@@ -8,7 +8,7 @@ import sys
 import pytest
 from absl import flags
 
-from benchmarks import steps
+from benchmarks import techniques
 from benchmarks.phases import derive_phases
 from benchmarks.tables import summarise
 from benchmarks.train_step import choose
@@ -133,11 +133,11 @@ def test_phases_that_cannot_be_called_alone_are_differences_within_a_round():
 
 
 @pytest.mark.slow
-def test_steps_records_the_cost_of_each_step_beside_the_plain_one(tmp_path):
-    path = tmp_path / "steps.json"
-    benchmark("steps", "--layers=3,3", "--batch_size=2", "--rounds=2", "--turn_seconds=0.01", f"--json={path}")
+def test_techniques_records_the_cost_of_each_beside_the_plain_model(tmp_path):
+    path = tmp_path / "techniques.json"
+    benchmark("techniques", "--layers=3,3", "--batch_size=2", "--rounds=2", "--turn_seconds=0.01", f"--json={path}")
     costs = {cost["name"]: cost for cost in json.loads(path.read_text())["costs"]}
-    assert costs.keys() == steps.STEPS.keys()
+    assert costs.keys() == techniques.TECHNIQUES.keys()
     assert {costs[name]["kernel"] for name in ("plain", "capped input gate")} == {"fused"}
     assert costs["plain"]["parameters"] - costs["embedding tied to the softmax"]["parameters"] == 3 * 10_000
 

@@ -301,9 +301,9 @@ def test_a_search_for_settings_goes_on_with_the_trials_of_the_same_weights_and_t
     shorter = {"learning_rate": (5e-5, 1e-4, 1.5e-4), "weight": (0.05,), "flatness": (0.3, 0.5, 1.0)}
     monkeypatch.setattr(adapt, "GRIDS", adapt.GRIDS | shorter)
 
-    def adapted(method):
+    def adapted(method, *options):
         """Return the perplexities, the trials that were printed and those that were kept, and the settings."""
-        command = (run, f"--adapt={method}", f"--data_path={folder_to_damage / 'data'}", "--json")
+        command = (run, f"--adapt={method}", f"--data_path={folder_to_damage / 'data'}", "--json", *options)
         done = in_process.succeed("evaluate.py", *command, cwd=folder_to_damage)
         kept = json.loads((run / f"adapt-{method}.json").read_text())
         perplexities = [json.loads(line)["perplexity"] for line in done.stdout.splitlines()]
@@ -320,6 +320,7 @@ def test_a_search_for_settings_goes_on_with_the_trials_of_the_same_weights_and_t
     (run / "adapt-dynamic.json").write_text("{")
     edit_json(run / "adapt-dynamic_cache.json", lambda kept: kept | {"of": kept["of"] | {"step": 0}})  # of other weights
     assert adapted("dynamic_cache")[1] == len(both)
+    assert adapted("dynamic_cache", "--checkpoint=last")[1] == len(both)  # averages and last weights may be of one step
 
 
 def test_runs_of_different_vocabularies_cannot_be_averaged(folders, tiny_corpus, tmp_path):

@@ -197,12 +197,10 @@ def test_a_run_that_overfits_says_so_and_what_to_type(overfitted, random_corpus,
 
 
 def test_evaluate_names_the_weights_if_the_others_differ(overfitted, random_corpus, tmp_path):
-    for split in ("train", "valid", "test"):
-        words = [random_corpus.vocabulary.words[token] for token in getattr(random_corpus, split)]
-        (tmp_path / f"{split}.txt").write_text(" ".join(words).replace(" <eos>", "\n"))
+    data = as_files(random_corpus, tmp_path)
     printed = {}
     for choice, other in (("best", "last"), ("last", "best")):
-        done = in_process.succeed("evaluate.py", overfitted, f"--data_path={tmp_path}", f"--checkpoint={choice}")
+        done = in_process.succeed("evaluate.py", overfitted, f"--data_path={data}", f"--checkpoint={choice}")
         (line,) = done.stderr.splitlines()
         assert str(overfitted) in line and f"--checkpoint={other}" in line
         printed[choice] = done.stdout
@@ -216,6 +214,37 @@ def test_best_weights_that_are_lost_cost_a_warning_and_no_more(overfitted, tmp_p
     lm = ptb.load(folder)
     assert lm.model and lm.step == lm.last_step
     assert best.name in caplog.text
+
+
+def test_the_temperature_of_the_best_weights_is_not_that_of_the_last(overfitted, random_corpus, tmp_path):
+    folder = shutil.copytree(overfitted, tmp_path / "copy")
+    result = go_on(override(OVERFITTING, {"keep_best": True, "temperature_scaling": True}), random_corpus, folder)
+    assert ptb.load(folder).inverse_temperature == result["inverse_temperature"] != 1
+    (folder / f"checkpoint-{best_step_of(folder):09d}.npz").write_bytes(b"damaged")
+    lm = ptb.load(folder)
+    last = run_files.weights(folder)
+    for variable in lm.model.trainable_variables:
+        np.testing.assert_array_equal(variable, last[f"weights/{variable.path}"])
+    assert lm.inverse_temperature == 1
+
+
+def test_evaluate_names_averages_although_the_last_weights_are_of_the_same_step(random_corpus, tmp_path):
+    folder = tmp_path / "run"
+    train.train(override(BASE, {"averaging": "two_tailed", "num_epochs": 1}), random_corpus, folder, precision="float32")
+    data = as_files(random_corpus, tmp_path / "data")
+    printed = {}
+    for choice, other in (("best", "last"), ("last", "best")):
+        done = in_process.succeed("evaluate.py", folder, f"--data_path={data}", f"--checkpoint={choice}")
+        (line,) = done.stderr.splitlines()
+        assert "averaged" in line and f"--checkpoint={other}" in line
+        printed[choice] = done.stdout
+    assert best_step_of(folder) == ptb.load(folder).run.checkpoints.load().step
+    assert printed["best"] != printed["last"]
+
+
+def as_files(corpus, folder):
+    words = {split: [corpus.vocabulary.words[token] for token in getattr(corpus, split)] for split in SPLITS}
+    return write_files(folder, {f"{split}.txt": " ".join(words[split]).replace(" <eos>", "\n") for split in SPLITS})
 
 
 def best_step_of(folder):
@@ -297,4 +326,5 @@ def test_the_command_fine_tunes_on_another_text(tmp_path):
     assert "2 new words" in done.stdout
     folder = tmp_path / "runs" / "test-from-a-num_epochs=2-1"
     assert ptb.load(folder).config == override(ptb.load(tmp_path / "runs" / "a").config, {"num_epochs": 2})
+    command = ("train.py", f"--init_from={tmp_path / 'runs' / 'a'}", *command[2:])  # the same run
     assert "finished" in in_process.succeed(*command, "--extend_vocabulary", cwd=tmp_path).stdout

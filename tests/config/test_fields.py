@@ -175,6 +175,11 @@ def test_options_that_a_cell_does_not_have_are_rejected(cell):
         (Config, {"model": Model(mixture=2), "loss": Loss(softmax_samples=9)}, "softmax_samples"),
         (Config, {"loss": Loss(projection_l2=0.1)}, "projection_l2"),
         (Config, {"bptt_steps": 30, "data": Data(random_lengths=True)}, "random_lengths"),
+        *[(Config, {"bptt_steps": 30, "dropout": Dropout(**{name: 0.1})}, name) for name in ("state", "embedding", "weights")],
+        (Config, {"bptt_steps": 30, "dropout": Dropout(locked=True)}, "locked"),
+        *[(Config, {"bptt_steps": 30, "loss": Loss(**{name: 1.0})}, name) for name in ("ar", "tar")],
+        (Config, {"dropout": Dropout(projected=0.1)}, "projected"),
+        (Config, {"dropout": Dropout(embedding=0.1), "model": Model(one_hot_input=True)}, "embedding"),
         (Config, {"num_steps": 1, "loss": Loss(tar=1.0)}, "tar"),
     ],
 )
@@ -182,6 +187,11 @@ def test_options_that_do_not_go_together_are_rejected(part, fields, name):
     with pytest.raises(ConfigError, match=name) as caught:
         part(**fields)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("every", "count"), [(0, 1), (10, 4), (11, 4), (20, 2), (40, 1), (99, 1)])
+def test_an_epoch_of_40_steps_is_validated_every_so_many_and_at_its_end(every, count):
+    assert Stopping(validate_every=every).validations_per_epoch(40) == count
 
 
 @pytest.mark.parametrize(

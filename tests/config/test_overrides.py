@@ -12,6 +12,7 @@ from ptb.config import (
     Config,
     ConfigError,
     Dropout,
+    Loss,
     Model,
     OneCycle,
     Plateau,
@@ -28,6 +29,7 @@ from ptb.config import (
 NAMED = pytest.mark.parametrize("config", [named.config for named in CONFIGS.values()], ids=CONFIGS)
 
 
+PROJECTED = Loss(projection_l2=0.1)  # without a projection of the model it is an error
 LESS_BETWEEN = Dropout(input=0.5, hidden=0.2, output=0.5)
 
 
@@ -55,6 +57,7 @@ LESS_BETWEEN = Dropout(input=0.5, hidden=0.2, output=0.5)
         ({"optimizer": "adam", "beta1": 0}, {"optimizer": Adam(learning_rate=1.0, clip_norm=5, beta1=0.0)}),
         ({"averaging": "two_tailed", "keep_best": True}, {"averaging": "two_tailed", "stopping": Stopping(keep_best=True)}),
         ({"num_steps": 5, "bptt_steps": 10}, {"num_steps": 5, "bptt_steps": 10}),
+        ({"loss": PROJECTED, "model": Model(projection="linear")}, {"loss": PROJECTED, "model": Model(projection="linear")}),
     ],
 )
 def test_override_replaces_fields_by_path_or_last_name(changes, parts):

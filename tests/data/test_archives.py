@@ -77,6 +77,13 @@ def test_a_decompression_bomb_stays_small_in_memory(tmp_path, monkeypatch, name)
     assert peak < 16 << 20
 
 
+def test_many_texts_of_a_zip_together_have_a_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "MAX_ZIP_BYTES", 1 << 20)
+    path = write_files(tmp_path, {"many.zip": zipped({f"{n}.txt": b"a\n" * (1 << 16) for n in range(9)})}) / "many.zip"
+    with raises_one_line(DataError, path, "1,048,576", "unpack"):
+        read_corpus(path)
+
+
 def test_a_member_says_its_size(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "LARGE_BYTES", 799)
     path = write_files(tmp_path, {"text8.zip": ZIP}) / "text8.zip"

@@ -126,6 +126,12 @@ def test_unknown_characters_are_an_error_with_their_lines(tmp_path):
         read_tokens(path, Vocabulary(("c", "a", "f", EOS)), "char")
 
 
+def test_lines_of_a_part_of_one_text_are_those_of_the_text(tmp_path):
+    path = write_files(tmp_path, {"text.txt": "cafe\n" * 96 + "face\ncafé\n" + "cafe\n" * 2}) / "text.txt"
+    with raises_one_line(DataError, f"{path} (test)", "'é' in line 98"):
+        read_corpus(path, Vocabulary(("c", "a", "f", "e", EOS)), "char")
+
+
 def test_a_vocabulary_without_eos_is_an_error(tmp_path):
     path = write_files(tmp_path, FILES) / "ptb.test.txt"
     with raises_one_line(DataError, path, EOS):

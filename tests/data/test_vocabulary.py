@@ -33,6 +33,7 @@ def test_ids_are_ordered_by_descending_count_then_by_word():
         ("a a b <eos>", {"max_size": 4, "with_unk": True}, "a <eos> b <unk>"),
         ("a a b <eos>", {"max_size": 3, "with_unk": True}, "a <eos> <unk>"),
         ("a a b <eos>", {"min_count": 2, "max_size": 9}, "a <eos> <unk>"),
+        ("a a b <eos>", {"max_size": 1}, "<unk> <eos>"),
     ],
 )
 def test_rare_words_become_unk(tokens, limits, words):
@@ -66,26 +67,33 @@ def test_lower_case_keeps_known_words(level, text):
     assert tokens == (["the", "N", "cat"] if level == "word" else ["t", "h", "e", "_", "n"])
 
 
-PIECES = {"word": ["the", "cat", EOS, "a", "mouse", EOS], "char": [*"the_cat", EOS, *"a_mouse", EOS]}
+PIECES = {"word": ["the", "cat", EOS, "an", "owls", EOS], "char": [*"the_cat", EOS, *"an_owls", EOS]}
 
 
 @pytest.mark.parametrize("level", PIECES)
 def test_a_long_line_in_pieces_has_the_tokens_of_the_whole_line(monkeypatch, level):
     monkeypatch.setattr("ptb.data.vocabulary.MAX_LINE", 5)
     monkeypatch.setattr("ptb.data.files.MAX_LINE", 5)
-    pieces = list(files.iterate_pieces(io.BytesIO(b"the cat\na mouse"), "text", "utf-8"))
-    assert pieces == ["the cat\n", "a mous", "e"]
+    pieces = list(files.iterate_pieces(io.BytesIO(b"the cat\nan owls"), "text", "utf-8"))
+    assert pieces == ["the cat\n", "an owl", "s"]
     result = list(tokenize_pieces(pieces, level))
     assert [token for piece in result for token in piece.tokens] == PIECES[level]
-    assert sum(piece.length for piece in result) == len("the cat\na mouse")
+    assert sum(piece.length for piece in result) == len("the cat\nan owls")
     assert sum(piece.ends_line for piece in result) == 2
 
 
 def test_a_word_may_not_be_longer_than_the_bound(monkeypatch):
     monkeypatch.setattr("ptb.data.vocabulary.MAX_LINE", 5)
-    assert [piece.tokens for piece in tokenize_pieces(["a bcde", "f gh\n"])] == [["a"], ["bcdef", "gh", EOS]]
-    with raises_one_line(DataError, "text.txt", "bcdefg", "level=char"):
-        list(tokenize_pieces(["a bcde", "fghijk", "l\n"], name="text.txt"))
+    assert [piece.tokens for piece in tokenize_pieces(["a bcde", "  gh\n"])] == [["a"], ["bcde", "gh", EOS]]
+    for pieces in (["a bcde", "fghijk", "l\n"], ["a bcde", "f gh\n"], ["bcdef\n"]):  # wherever the pieces end
+        with raises_one_line(DataError, "text.txt", "bcdef", "level=char"):
+            list(tokenize_pieces(pieces, name="text.txt"))
+
+
+def test_the_longest_word_can_be_saved(tmp_path):
+    vocabulary = Vocabulary(("a" * (files.MAX_LINE - 1), EOS))
+    (path := tmp_path / "vocabulary.txt").write_bytes(vocabulary.to_bytes())
+    assert Vocabulary.load(path) == vocabulary
 
 
 def test_unknown_words_get_the_id_of_unk():

@@ -114,13 +114,10 @@ def test_bfloat16_products_have_errors_of_their_rounding(name):
 
 
 def test_the_kernels_round_the_same_products_to_bfloat16():
-    """Except that of the recurrent kernel's gradient: `fused` rounds one product for all steps, `stepwise` one for each."""
     arguments = make_case(np.float32)
     results = [run_kernel(name, arguments, product_dtype=tf.bfloat16) for name in ("stepwise", "fused")]
     errors = [np.linalg.norm(one - other) / np.linalg.norm(other) for one, other in zip(*results, strict=True)]
-    d_recurrent_kernel = errors.pop(-2)
     assert max(errors) < 3e-4
-    assert d_recurrent_kernel < 5e-3
 
 
 @each_kernel

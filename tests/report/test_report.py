@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ptb
-from evaluate import score_texts
+from evaluate import load_texts, score_texts
 from helpers import in_process
 from helpers.processes import ROOT
 from helpers.run_files import edit_json
@@ -18,6 +18,7 @@ from ptb.config import override
 from ptb.report import charts, page
 from ptb.report.runs import Reported, differing_settings, milestones, open_run, round_up, seconds_to, with_short_names
 from ptb.report.words import ScoredText
+from report import texts_for
 
 RECORDED = ROOT / "results" / "small-1"  # without weights
 
@@ -138,6 +139,24 @@ def test_names_are_as_short_as_they_can_be(tmp_path):
     (undecodable,) = with_short_names([run._replace(name=os.fsdecode(b"runs/\xff"))])
     assert undecodable.name == r"\udcff"
     charts.to_svg(charts.perplexity_chart([undecodable]), "")
+
+
+def test_a_text_of_ones_own_is_read_whole_and_grouped_by_the_counts_of_the_training_text(
+    folder_to_damage, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(folder_to_damage)
+    path = tmp_path / "own.txt"
+    path.write_bytes(("the cat sat\n" * 4 + "café\n").encode("latin-1"))
+    lm = ptb.load("run")
+    name, ids, train_ids = texts_for(lm, None, str(path), "latin-1")
+    assert (name, len(ids)) == ("own.txt", 18)
+    np.testing.assert_array_equal(train_ids, load_texts(lm, None, ["train"])["train"])
+    shutil.rmtree("data")
+    done = in_process.succeed("report.py", "run", f"--data_path={path}", "--encoding=latin-1", cwd=folder_to_damage)
+    assert "run: its training text is" in done.stderr
+    text = " ".join(Page((folder_to_damage / "report" / "index.html").read_text()).text)
+    assert "Words of own.txt" in text and "by place in the sentence" in text
+    assert "by occurrences in the training text" not in text
 
 
 def test_what_cannot_be_reported(tmp_path):

@@ -1,5 +1,6 @@
 """Checkpoints: they come back as they were, the right ones are kept, and damaged ones are skipped by name."""
 
+import errno
 import os
 
 import numpy as np
@@ -125,6 +126,30 @@ def test_a_checkpoint_that_cannot_be_opened_may_be_intact_and_is_kept(store, kin
         store.load()
     save(store, 3)
     assert newest in store.paths()
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), OSError(errno.EIO, "Input/output error")])
+def test_a_checkpoint_that_could_not_be_read_may_be_intact_and_is_kept(store, error, monkeypatch):
+    """The error comes from NumPy, as if the memory were full or the disk had failed: neither can be had in a test."""
+    save(store, 1, 2)
+    with monkeypatch.context() as patches, pytest.raises((MemoryError, RunError)) as caught:
+        patches.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda *_: (_ for _ in ()).throw(error))
+        store.load()
+    assert "damaged" not in str(caught.value)
+    with monkeypatch.context() as patches:
+        patches.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda *_: (_ for _ in ()).throw(error))
+        CheckpointStore(store.folder).save(3, {"weights": np.zeros(3)}, {"step": 3, "best_step": 1})
+    assert steps(store) == [1, 2, 3]
+    assert store.load(up_to=2).record["step"] == 2
+
+
+def test_a_size_that_damage_made_too_large_is_damage(store):
+    save(store, 1, 2)
+    newest = store.paths()[-1]
+    header = b"(2, 3), }" + b" " * 12
+    assert header in newest.read_bytes()
+    newest.write_bytes(newest.read_bytes().replace(header, b"(2, 3" + b"0" * 12 + b"), }"))
+    assert store.load().record["step"] == 1
 
 
 def test_a_run_of_damaged_checkpoints_only_is_an_error(store):

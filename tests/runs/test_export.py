@@ -211,6 +211,29 @@ def test_a_readme_of_something_else_is_not_replaced_and_a_card_is(lm, tmp_path):
         assert export(lm, "word2vec", tmp_path).difference == 0
 
 
+def test_files_of_another_model_or_run_are_not_mixed_with_those_of_this_one(lm, tmp_path):
+    write_run(tmp_path / "run", CONFIG, WORDS, seed=2)
+    other = ptb.load(tmp_path / "run")
+    export(other, "word2vec")
+    for folder, named in ((tmp_path / "run", "config.json"), (tmp_path / "run" / "export", "README.md")):
+        before = contents(folder)
+        with raises_one_line(ExportError, folder / named, "--output"):
+            export(lm, "npz", folder)
+        assert contents(folder) == before
+    assert {path.name for path in (tmp_path / "run" / "export").iterdir()} == {"README.md", "vocabulary.txt", "vectors.txt"}
+
+
+def test_the_card_has_the_perplexities_of_its_own_weights_alone(tmp_path):
+    write_run(tmp_path, CONFIG, WORDS)
+    (tmp_path / "result.json").write_text(json.dumps({"test_perplexity": 114.51, "valid_perplexity": 120.25}))
+    lm = ptb.load(tmp_path)
+    export(lm, "word2vec", tmp_path / "a")
+    lm.step = lm.best_step = 1  # as if the last weights, of which the result is, were others
+    export(lm, "word2vec", tmp_path / "b")
+    assert "114.510" in (tmp_path / "a" / "README.md").read_text()
+    assert "not measured with these weights" in (tmp_path / "b" / "README.md").read_text()
+
+
 def test_a_folder_of_a_user_who_does_not_exist_is_taken_as_it_is(lm, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert export(lm, "word2vec", "~nobody1/out").path.is_file()

@@ -59,6 +59,12 @@ def test_cudnn_and_tf32_need_a_gpu():
         devices.choose_precision("tf32", [])
 
 
+@pytest.mark.parametrize("gpus", [[], GPU])
+def test_an_unknown_kernel_is_not_blamed_on_the_machine(gpus):
+    with pytest.raises(devices.DeviceError, match="Fused: is unknown; use one of auto, stepwise, fused, cudnn"):
+        devices.choose_kernel("Fused", gpus)
+
+
 @pytest.mark.parametrize(
     ("flags", "precision"),
     [
@@ -123,4 +129,6 @@ def test_the_revision_has_a_plus_if_the_program_differs_from_it_not_if_its_recor
     (tmp_path / "README.md").write_text("two")
     assert devices.git_revision(tmp_path) == revision
     (tmp_path / "ptb" / "model.py").write_text("two")
+    (tmp_path / "benchmarks").mkdir()
+    assert devices.git_revision(tmp_path / "benchmarks") == f"{revision}+"  # from any folder of the checkout
     assert devices.git_revision(tmp_path) == revision + "+"

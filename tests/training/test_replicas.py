@@ -1,4 +1,4 @@
-"""Every option of the ladder trains on two replicas as on one; tests/runtime/test_replicas.py has those of before."""
+"""Every technique of later papers trains on two replicas as on one; tests/runtime/test_replicas.py has those of before."""
 
 import numpy as np
 import pytest

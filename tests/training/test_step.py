@@ -299,6 +299,7 @@ NEEDS = {  # other fields, without which the value would be rejected or have no 
     "model.mogrifier_rounds": {"cell": "mogrifier_lstm", "mogrifier_rank": 2},
     "model.mogrifier_rank": {"cell": "mogrifier_lstm", "mogrifier_rank": 2},
     "dropout.locked": {"dropout": 0.5},
+    "dropout.projected": {"projection": "linear"},
     "optimizer.clip": {"clip_norm": 0.1},
     "optimizer.rho": {"optimizer": "RMSprop"},
     "optimizer.epsilon": {"optimizer": "RMSprop"},

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from ptb.runs.export import graphs, weights
-from ptb.runs.export.card import is_model_card, model_card
+from ptb.runs.export.card import identity, is_model_card, model_card
 from ptb.runs.export.source import ExportError, Source
 from ptb.runs.load import TrainedModel
 
@@ -49,22 +49,27 @@ class Exported(NamedTuple):
     difference: float
 
 
-def export(lm: TrainedModel, format: str, folder: pathlib.Path | str | None = None, text: str | None = None) -> Exported:
+def export(
+    lm: TrainedModel,
+    format: str,
+    folder: pathlib.Path | str | None = None,
+    text: str | None = None,
+    encoding: str | None = None,
+) -> Exported:
     """Write a model in one of FORMATS, with its vocabulary and a model card beside it.
 
-    `folder` is by default `export` in the run's folder. `text` is a file whose hidden states go into an npz file.
-    Raises ExportError if packages are missing, if the model has no such form, if what was written differs from the model, or
-    if the folder has a README.md that is no model card: then the folder is as it was.
+    `folder` is by default `export` in the run's folder. `text` is a file whose hidden states go into an npz file, in an
+    `encoding`, by default that of the run's text. Raises ExportError if packages are missing, if the model has no such form, if
+    what was written differs from the model, or if the folder has files of something else: then the folder is as it was.
     """
     chosen = FORMATS[format]
     missing = [package for package in chosen.packages if importlib.util.find_spec(package) is None]
     if missing:
         raise ExportError(f"--format={format}: needs {' and '.join(missing)}; pip install '.[{chosen.extra}]' in the checkout")
-    source = Source(lm, text)
+    source = Source(lm, text, encoding)
     folder = lm.run.path / "export" if folder is None else pathlib.Path(os.path.expanduser(folder))
     path, card, is_new = folder / chosen.file, folder / "README.md", not folder.exists()
-    if card.exists() and not is_model_card(card.read_text("utf-8", "replace")):
-        raise ExportError(f"{card}: is of something else, and a model card would replace it; choose another --output")
+    _check_owner(lm, folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as temporary:
@@ -81,6 +86,19 @@ def export(lm: TrainedModel, format: str, folder: pathlib.Path | str | None = No
     files = {name: other.file for name, other in FORMATS.items() if (folder / other.file).exists()}
     card.write_text(model_card(lm, files), encoding="utf-8")
     return Exported(path, difference)
+
+
+def _check_owner(lm, folder):
+    """Raise ExportError unless the folder is free for files of this model: none of a run, of another model or of a person."""
+    card = folder / "README.md"
+    if card.exists():
+        text = card.read_text("utf-8", "replace")
+        if not is_model_card(text):
+            raise ExportError(f"{card}: is of something else, and a model card would replace it; choose another --output")
+        if identity(lm) not in text:
+            raise ExportError(f"{card}: is of other weights; choose another --output, or delete the files that it names")
+    elif other := next((path for name in ("config.json", "vocabulary.txt") if (path := folder / name).exists()), None):
+        raise ExportError(f"{other}: is of something else, perhaps of a run; choose another --output")
 
 
 def _write_and_compare(chosen, source, aside, path):

@@ -1,5 +1,7 @@
 """The model card that goes with exported files: what the model is, what it was trained on, and how to use each file."""
 
+import hashlib
+
 from ptb.config import Config, differences
 from ptb.data.download import PTB_FINGERPRINT
 from ptb.runs.load import TrainedModel
@@ -15,21 +17,26 @@ USES = {
     "word2vec": '`gensim.models.KeyedVectors.load_word2vec_format("{file}")`: the input embeddings',
 }
 TITLE = ", a recurrent language model"  # after the name of the configuration
-UNITS = {"word": "words, separated by whitespace", "char": "characters; a space is `_`"}
+UNITS = {
+    "word": "words, separated by whitespace",
+    "char": "characters; a space is `_`",
+    "symbol": "symbols, separated by whitespace",
+}
 
 
 def model_card(lm: TrainedModel, files: dict[str, str]) -> str:
     """Return the card in Markdown. `files` are the names of the exported files by their format."""
-    record, result, source = lm.record, lm.run.result, lm.record.get("init_from")
-    unit = UNITS.get(lm.config.data.level, lm.config.data.level)
+    record, source = lm.record, lm.record.get("init_from")
+    unit = UNITS[lm.config.data.level]
     lines = [
         f"# {record['model']}{TITLE}",
         "",
         f"{lm.model.count_params():,} parameters, {len(lm.vocabulary):,} {unit}.",
+        identity(lm),
         "",
         "| perplexity | |",
         "|---|---|",
-        *_perplexities(result),
+        *_perplexities(lm),
         "",
         "## Text",
         "",
@@ -60,9 +67,18 @@ def is_model_card(text: str) -> bool:
     return text.partition("\n")[0].endswith(TITLE)
 
 
-def _perplexities(result):
+def identity(lm: TrainedModel) -> str:
+    """Return the line of a card that says which weights the files have."""
+    digest = hashlib.sha256(b"".join(array.tobytes() for array in lm.model.get_weights())).hexdigest()
+    return f"Weights of step {lm.step} of `{lm.run.path.name}`, SHA-256 {digest[:16]}."
+
+
+def _perplexities(lm):
+    result = lm.run.result
     if result is None:
         return ["| not measured: training has not finished | |"]
+    if not lm.best_are_last and lm.uses_best != lm.config.keeps_best:
+        return ["| not measured with these weights | |"]
     names = ("test_perplexity", "valid_perplexity", "train_perplexity")
     return [
         f"| {name.removesuffix('_perplexity')} | {result[name]:.3f} |" for name in names if isinstance(result.get(name), float)

@@ -26,9 +26,9 @@ class Source:
     last state. `text_ids [N]` is the text whose hidden states are asked for, or None.
     """
 
-    def __init__(self, lm: TrainedModel, text: str | None = None):
+    def __init__(self, lm: TrainedModel, text: str | None = None, encoding: str | None = None):
         self.lm = lm
-        self.text_ids = None if text is None else lm.read_tokens(text)
+        self.text_ids = None if text is None else lm.read_tokens(text, encoding)
         self.model = build_model(lm.config, len(lm.vocabulary), rnn_mode="stepwise")
         self.model.set_weights(lm.model.get_weights())
         self.ids, self.log_probabilities, self.state = self._compute()

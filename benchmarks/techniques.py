@@ -1,6 +1,6 @@
-"""Measure what each step of the ladder (docs/ladder.md) costs: milliseconds of a training step with it and without it.
+"""Measure what each technique of docs/techniques.md costs: milliseconds of a training step with it and without it.
 
-    python -m benchmarks.steps --rounds=5 --json=steps.json
+    python -m benchmarks.techniques --rounds=5 --json=techniques.json
 
 All start from one plain model and take turns in one process. A ratio compares a step with the plain one of the same round.
 """
@@ -25,7 +25,7 @@ from ptb.training.optimizers import make_optimizer
 from ptb.training.step import Sums, make_train_step
 
 VOCAB_SIZE = 10_000
-STEPS = {
+TECHNIQUES = {
     "plain": {},
     "embedding tied to the softmax": {"tied": True},
     "projection": {"projection": "affine"},
@@ -47,7 +47,7 @@ STEPS = {
 
 
 class Cost(NamedTuple):
-    """Times of the training step with one step of the ladder."""
+    """Times of the training step with one technique."""
 
     name: str
     kernel: str
@@ -86,9 +86,9 @@ def main(values: flags.FlagValues) -> None:
 
 
 def measure(plain: Config, precision: str, rounds: int, turn_seconds: float) -> list[Cost]:
-    """Return the cost of each of STEPS, added to the configuration `plain`."""
+    """Return the cost of each of TECHNIQUES, added to the configuration `plain`."""
     product_dtype = devices.use_precision(precision)
-    configs = {name: override(plain, changes) for name, changes in STEPS.items()}
+    configs = {name: override(plain, changes) for name, changes in TECHNIQUES.items()}
     models = {name: build_model(config, VOCAB_SIZE, product_dtype=product_dtype) for name, config in configs.items()}
     calls = {name: make_step(models[name], config) for name, config in configs.items()}
     costs = []
