@@ -61,7 +61,8 @@ FOREIGN_FLAGS = {  # flags of other programs that are no field: what to write he
     "words": "--length=1000",
     "primetext": "--prompt=TEXT",
 }
-TUTORIAL_KERNELS = {"basic": "stepwise", "block": "fused", "cudnn": "cudnn"}
+# What the TF 1 tutorial and earlier versions call a kernel: its name here.
+FORMER_KERNELS = {"basic": "stepwise", "block": "stepwise", "cudnn": "cudnn", "fused": "stepwise"}
 
 Main = Callable[..., int | None]  # called with the flags, and with the names of runs if the command takes any
 
@@ -326,9 +327,9 @@ def name_weights(lm: TrainedModel) -> None:
 
 
 class _KernelParser(flags.EnumParser):
-    """Parse --rnn_mode; for a kernel's name in the TF 1 tutorial, say which one to write."""
+    """Parse --rnn_mode; for another name of a kernel, say which one to write."""
 
     def parse(self, argument: str) -> str:
-        if argument not in RNN_MODES and argument.lower() in TUTORIAL_KERNELS:
-            raise ValueError(f"is a name of the TF 1 tutorial; write --rnn_mode={TUTORIAL_KERNELS[argument.lower()]}")
+        if argument not in RNN_MODES and argument.lower() in FORMER_KERNELS:
+            raise ValueError(f"has another name here; write --rnn_mode={FORMER_KERNELS[argument.lower()]}")
         return super().parse(argument)

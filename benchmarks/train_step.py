@@ -45,7 +45,7 @@ LIMITS = (
     Contestant("stream", "limits", {"what": "stream"}, devices=("GPU",), precisions=("float32",)),
 )
 PEERS = (
-    Contestant("ours_stepwise", "peers.ours", {"rnn_mode": "stepwise"}),
+    Contestant("ours_stepwise", "peers.ours", {"rnn_mode": "stepwise"}, devices=("GPU",)),
     Contestant("ours_xla", "peers.ours", {"rnn_mode": "auto", "xla": True}, devices=("GPU",)),
     Contestant("pytorch", "peers.pytorch"),
     Contestant("keras", "peers.stock_keras"),

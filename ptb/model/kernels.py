@@ -1,7 +1,7 @@
 """Kernels: a recurrent layer over a window of time steps, as pure functions of inputs, state and weights.
 
-`stepwise` runs any cell, `fused` the LSTM on a CPU, `cudnn` the LSTM on a GPU. All compute the same function of the same
-weights. For the LSTM, in Keras's layout (gates i, f, g, o side by side), it is
+`stepwise` runs any cell on any device, `cudnn` the LSTM on a GPU. Both compute the same function of the same weights. For the
+LSTM, in Keras's layout (gates i, f, g, o side by side), it is
 
     z_t = x_t W + h_{t-1} R + b          W [input, 4 units], R [units, 4 units], b [4 units]
     i, f, g, o = σ(z_i), σ(z_f), tanh(z_g), σ(z_o)
@@ -19,6 +19,7 @@ zero in R.
 """
 
 import functools
+import itertools
 
 import tensorflow as tf
 
@@ -45,7 +46,11 @@ def matmul_transposed(a, b, dtype):
 
 
 def stepwise(cell, inputs, state, weights, product_dtype, state_mask=None):
-    """Run any `cell` (ptb.model.cells) one time step after another. TensorFlow derives the gradient."""
+    """Run any `cell` (ptb.model.cells) one time step after another. TensorFlow derives the gradient.
+
+    Only h R and elementwise operations remain inside the time loop, forward and backward: the inputs of all time steps are
+    multiplied by W in one product before it, and dW, dR and dx are one product each after it.
+    """
     kernel, recurrent_kernel, bias, *extra = weights
     recurrent_matmul = _multiply_steps(recurrent_kernel, inputs, product_dtype)
     if cell.multiplies_extra:
@@ -61,8 +66,11 @@ def stepwise(cell, inputs, state, weights, product_dtype, state_mask=None):
             state = state._replace(hidden=state.hidden * state_mask)
         return cell.step(x, state, recurrent_matmul, *extra)
 
-    states = _scan(step, inputs, state)
-    return states.hidden, tf.nest.map_structure(lambda steps: steps[-1], states)
+    if inputs.shape[0] is None:
+        states = tf.scan(step, inputs, state)
+        return states.hidden, tf.nest.map_structure(lambda steps: steps[-1], states)
+    states = list(itertools.accumulate(tf.unstack(inputs), step, initial=state))[1:]  # unrolled, which is faster
+    return tf.stack([state.hidden for state in states]), states[-1]
 
 
 def _multiply_steps(matrix, sequence, dtype):
@@ -73,116 +81,21 @@ def _multiply_steps(matrix, sequence, dtype):
     """
     num_steps, batch_size, _ = static_shape(sequence)
     factor, read = tf.stop_gradient(tf.cast(matrix, dtype)), []
-    if sequence.shape[0] is None:  # then `_scan` traces one step for all
+    if sequence.shape[0] is None:  # then tf.scan traces one step for all
         return functools.partial(matmul, b=matrix, dtype=dtype)
 
     @tf.custom_gradient
     def make_links(matrix):
-        links = tf.zeros([num_steps, batch_size, matrix.shape[1]], matrix.dtype)
-        return links, lambda dy: matmul(_rows(tf.stack(read)), _rows(dy), dtype, transpose_a=True)
+        links = [tf.zeros([batch_size, matrix.shape[1]], matrix.dtype)] * num_steps
+        return links, lambda *dy: matmul(_rows(tf.stack(read)), _rows(tf.stack(dy)), dtype, transpose_a=True)
 
     @tf.custom_gradient
     def multiply(x, link):
         read.append(x)
         return matmul(x, factor, dtype), lambda dy: (matmul_transposed(dy, factor, dtype), dy)
 
-    links = iter(tf.unstack(make_links(matrix)))
+    links = iter(make_links(matrix))
     return lambda x: multiply(x, next(links))
-
-
-def fused(inputs, state, weights, product_dtype, state_mask=None, capped=False):
-    """Run the LSTM with a gradient written by hand; only `h R` and elementwise operations remain inside the time loop.
-
-    The inputs of all time steps are multiplied by W in one product before the loop. In the backward loop only dh and dc depend
-    on the following step. All factors that they are multiplied by are computed for all steps at once, before the loop:
-
-        dc_t = dc_{t+1} ∘ f_{t+1} + dh_t ∘ o (1 - tanh² c_t)
-        dz_i, dz_f, dz_g = dc_t ∘ [g i (1 - i),  c_{t-1} f (1 - f),  i (1 - g²)]
-        dz_o = dh_t ∘ tanh(c_t) o (1 - o)
-        dh_{t-1} = dy_{t-1} + m ∘ (dz_t Rᵀ)          m: the state mask
-
-    After the loop dW, dR, db and dx are one large product or sum each. Automatic differentiation computes one per step.
-
-    `capped` is for the cell capped_lstm, whose input gate is min(1 - f, i): where the cap 1 - f is the smaller one, the
-    gradient of the input gate goes to f, negated, instead of to i.
-    """
-
-    def masked(hidden):
-        return hidden if state_mask is None else hidden * state_mask
-
-    @tf.custom_gradient
-    def run(inputs, hidden, cell, kernel, recurrent_kernel, bias):
-        factor = tf.cast(recurrent_kernel, product_dtype)
-        projected = _matmul_over_steps(inputs, kernel, product_dtype) + bias
-        outputs, cells, *gates = _fused_forward(projected, hidden, cell, factor, product_dtype, masked, capped)
-
-        def gradient(d_outputs, d_hidden, d_cell):
-            previous_cells = tf.concat([cell[tf.newaxis], cells[:-1]], 0)
-            factors = _gradient_factors(*gates, cells, previous_cells, capped)
-            d_hidden, d_cell, dz = _fused_backward(d_outputs, d_hidden, d_cell, factors, factor, product_dtype, masked)
-            previous_outputs = masked(tf.concat([hidden[tf.newaxis], outputs[:-1]], 0))
-            return (
-                _matmul_over_steps(dz, kernel, product_dtype, transpose_b=True),
-                d_hidden,
-                d_cell,
-                matmul(_rows(inputs), _rows(dz), product_dtype, transpose_a=True),
-                matmul(_rows(previous_outputs), _rows(dz), product_dtype, transpose_a=True),
-                tf.reduce_sum(_rows(dz), 0),
-            )
-
-        return (outputs, outputs[-1], cells[-1]), gradient
-
-    outputs, hidden, cell = run(inputs, state.hidden, state.cell, *weights)
-    return outputs, LSTMState(hidden, cell)
-
-
-def _fused_forward(projected, hidden, cell, recurrent_kernel, product_dtype, masked, capped):
-    """Return h, c, [i f], g, o of all time steps, each `[num_steps, batch, units]`; i and f side by side, `2 * units`."""
-    units = recurrent_kernel.shape[0]
-
-    def step(carry, x):
-        hidden, cell, *_ = carry
-        z = x + matmul(masked(hidden), recurrent_kernel, product_dtype)
-        z_if, z_g, z_o = tf.split(z, [2 * units, units, units], -1)
-        i_f, g, o = tf.sigmoid(z_if), tf.tanh(z_g), tf.sigmoid(z_o)
-        i, f = tf.split(i_f, 2, -1)
-        cell = f * cell + (tf.minimum(1 - f, i) if capped else i) * g
-        return o * tf.tanh(cell), cell, i_f, g, o
-
-    return _scan(step, projected, (hidden, cell, tf.concat([cell, cell], -1), cell, cell))
-
-
-def _gradient_factors(i_f, g, o, cells, previous_cells, capped):
-    """Return the factors from dh to dc, from dh to dz_o, from dc to [dz_i dz_f dz_g], and from dc_t to dc_{t-1}."""
-    i, f = tf.split(i_f, 2, -1)
-    tanh_cells = tf.tanh(cells)
-    to_cell = o * (1 - tf.square(tanh_cells))
-    to_output_gate = tanh_cells * o * (1 - o)
-    to_input_gate, to_forget_gate = g, previous_cells
-    if capped:
-        is_capped = tf.cast(1 - f < i, g.dtype)
-        to_input_gate, to_forget_gate = (1 - is_capped) * g, previous_cells - is_capped * g
-        entering = tf.minimum(1 - f, i)
-    else:
-        entering = i
-    to_other_gates = tf.concat([to_input_gate * i * (1 - i), to_forget_gate * f * (1 - f), entering * (1 - tf.square(g))], -1)
-    return to_cell, to_output_gate, to_other_gates, f
-
-
-def _fused_backward(d_outputs, d_hidden, d_cell, factors, recurrent_kernel, product_dtype, masked):
-    """Return dh and dc before the window, each `[batch, units]`, and dz `[num_steps, batch, 4 * units]`."""
-
-    def step(carry, elements):
-        d_hidden, d_cell, _ = carry
-        d_output, to_cell, to_output_gate, to_other_gates, forget = elements
-        d_hidden += d_output
-        d_cell += d_hidden * to_cell
-        dz = tf.concat([tf.tile(d_cell, [1, 3]) * to_other_gates, d_hidden * to_output_gate], -1)
-        return masked(matmul_transposed(dz, recurrent_kernel, product_dtype)), d_cell * forget, dz
-
-    initial = (d_hidden, d_cell, tf.tile(d_cell, [1, 4]))
-    d_hidden, d_cell, dz = _scan(step, (d_outputs, *factors), initial, reverse=True)
-    return d_hidden[0], d_cell[0], dz
 
 
 def cudnn(inputs, state, weights, product_dtype, state_mask=None):
@@ -194,7 +107,7 @@ def cudnn(inputs, state, weights, product_dtype, state_mask=None):
     a `state_mask`.
     """
     if state_mask is not None:
-        raise ValueError("rnn_mode cudnn: cannot drop the recurrent state; use fused")
+        raise ValueError("rnn_mode cudnn: cannot drop the recurrent state; use stepwise")
     kernel, recurrent_kernel, bias = weights
     flat = [tf.reshape(tf.transpose(matrix), [-1]) for matrix in (kernel, recurrent_kernel)]
     num_steps, batch_size, _ = static_shape(inputs)
@@ -217,14 +130,11 @@ def find_kernel(rnn_mode, cell="lstm"):
 
     Raises ValueError if the cell has no such kernel.
     """
-    kernels = {
-        "stepwise": functools.partial(stepwise, CELLS[cell]),
-        "fused": {"lstm": fused, "capped_lstm": functools.partial(fused, capped=True)}.get(cell),
-        "cudnn": {"lstm": cudnn}.get(cell),
-    }
-    if kernels[rnn_mode] is None:
+    if rnn_mode == "stepwise":
+        return functools.partial(stepwise, CELLS[cell])
+    if cell != "lstm":
         raise ValueError(f"rnn_mode {rnn_mode}: is not for the cell {cell}; use stepwise")
-    return kernels[rnn_mode]
+    return cudnn
 
 
 def _rows(sequence):
@@ -241,16 +151,3 @@ def _matmul_over_steps(sequence, matrix, product_dtype, **transposes):
 def static_shape(tensor):
     """Return the static dimensions that are known and dynamic ones otherwise, so that results keep static shapes."""
     return [dynamic if static is None else static for static, dynamic in zip(tensor.shape, tf.unstack(tf.shape(tensor)))]
-
-
-def _scan(step, sequences, initial, reverse=False):
-    """Does the same as `tf.scan`; unrolls the loop, which is faster, if the number of time steps is static."""
-    num_steps = tf.nest.flatten(sequences)[0].shape[0]
-    if num_steps is None:
-        return tf.scan(step, sequences, initial, reverse=reverse)
-    # The gradient of unstack is one operation; that of sequence[t] would be one of the size of the sequence for each t.
-    elements = list(zip(*[tf.unstack(sequence) for sequence in tf.nest.flatten(sequences)]))
-    carry, carries = initial, [None] * num_steps
-    for t in reversed(range(num_steps)) if reverse else range(num_steps):
-        carry = carries[t] = step(carry, tf.nest.pack_sequence_as(sequences, elements[t]))
-    return tf.nest.map_structure(lambda *steps: tf.stack(steps), *carries)

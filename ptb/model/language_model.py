@@ -123,7 +123,7 @@ class LanguageModel(keras.Model):
     of the input and one of h): their sum learns twice as fast as one bias would. With `one_hot_input` the first layer reads
     one-hot vectors: the rows of its kernel are the embedding.
 
-    `rnn_mode` is "auto", "stepwise", "fused" or "cudnn" (ptb.model.kernels). `product_dtype` is the type of matrix products,
+    `rnn_mode` is "auto", "stepwise" or "cudnn" (ptb.model.kernels). `product_dtype` is the type of matrix products,
     "bfloat16" or by default `dtype`. `seed` decides the initial weights.
     """
 

@@ -18,7 +18,7 @@ from ptb.runtime import environment  # noqa: F401 -- must run before TensorFlow 
 import keras
 import tensorflow as tf
 
-RNN_MODES = ("auto", "stepwise", "fused", "cudnn")
+RNN_MODES = ("auto", "stepwise", "cudnn")
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
 OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)  # raised by Python, and by TensorFlow on any device
 
@@ -98,25 +98,20 @@ def on_host() -> contextlib.AbstractContextManager:
 def choose_kernel(rnn_mode: str, gpus: Sequence, cell: str = "lstm", state_dropout: bool = False) -> str:
     """Return the name of the kernel in `ptb.model.kernels` to use, never "auto".
 
-    "auto" takes cudnn for an LSTM on a GPU, unless it drops its recurrent state, which cuDNN cannot do; otherwise fused for an
-    LSTM, capped or not, and stepwise for any other cell. Raises DeviceError if the cell or the machine does not support
-    `rnn_mode`.
+    "auto" takes cudnn for an LSTM on a GPU, unless it drops its recurrent state, which cuDNN cannot do; otherwise stepwise.
+    Raises DeviceError if the cell or the machine does not support `rnn_mode`.
     """
-    supported = ["stepwise"]
-    if cell in ("lstm", "capped_lstm"):
-        supported.insert(0, "fused")
-    if cell == "lstm" and not state_dropout and gpus:
-        supported.insert(0, "cudnn")
     if rnn_mode not in RNN_MODES:
         raise DeviceError(f"--rnn_mode={rnn_mode}: is unknown; use one of {', '.join(RNN_MODES)}")
-    if rnn_mode == "auto":
-        return supported[0]
-    if rnn_mode not in supported:
-        reason = f"cannot run the cell {cell}"
-        if cell == "lstm":
-            reason = "TensorFlow sees no GPU here" if not gpus else "cannot drop the recurrent state"
-        raise DeviceError(f"--rnn_mode={rnn_mode}: {reason}; use auto, {' or '.join(supported)}")
-    return rnn_mode
+    reasons = {
+        f"cannot run the cell {cell}": cell != "lstm",
+        "TensorFlow sees no GPU here": not gpus,
+        "cannot drop the recurrent state": state_dropout,
+    }
+    reason = next((reason for reason, holds in reasons.items() if holds), None)
+    if rnn_mode == "cudnn" and reason:
+        raise DeviceError(f"--rnn_mode=cudnn: {reason}; use auto or stepwise")
+    return "stepwise" if rnn_mode == "stepwise" or reason else "cudnn"
 
 
 def choose_precision(precision: str, gpus: Sequence, cpu_flags: str | None = None) -> str:

@@ -122,7 +122,7 @@ FILES = {
     "nowhere to write": ((*EVALUATE, "--per_token=no/such/file.csv"), "no/such/file.csv"),
     "no room to write": ((*EVALUATE, "--per_token=/dev/full"), "/dev/full"),
     "no word of the prompt known": ((*GENERATE, "--prompt=zebra yak\nzebra"), "--prompt"),
-    "a kernel that the cell lacks": (("gradcheck.py", "--model=gru", "--rnn_mode=fused"), "--rnn_mode=fused"),
+    "a kernel that the cell lacks": (("gradcheck.py", "--model=gru", "--rnn_mode=cudnn"), "--rnn_mode=cudnn"),
     "another text than PTB": (("reproduce.py", "--model=small", "--data_path=data"), "--data_path=data"),
     "save path is a file": ((*TRAIN[:2], "--data_path=data", "--save_path=data/train.txt"), "data/train.txt"),
     "save path below a file": ((*TRAIN[:2], "--data_path=data", "--save_path=data/train.txt/run"), "data/train.txt"),

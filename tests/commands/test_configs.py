@@ -147,9 +147,9 @@ def test_windows_have_the_sizes_of_the_configuration(config):
     ("name", "changes", "kernel"),
     [
         ("medium", {}, "cudnn"),
-        ("medium", {"dropout.state": 0.1}, "fused"),
+        ("medium", {"dropout.state": 0.1}, "stepwise"),
         ("awd_lstm", {}, "cudnn"),
-        ("melis_10m", {}, "fused"),
+        ("melis_10m", {}, "stepwise"),
         ("mogrifier_24m", {}, "stepwise"),
     ],
 )

@@ -41,7 +41,7 @@ def test_it_prints_the_lines_of_the_tutorial(finished):
     _, process = finished
     number = r"\d+\.\d{3}"
     expected = [
-        rf"Model: test Kernel: fused Precision: {devices.choose_precision('auto', [])} Device: CPU",
+        rf"Model: test Kernel: stepwise Precision: {devices.choose_precision('auto', [])} Device: CPU",
         r"Parameters: 80 Vocabulary: 8 words",
         r"Text: train 440, valid 132, test 143 words",
         r"Steps: 1 epochs of 10, each of 20 × 2 words",
@@ -64,7 +64,7 @@ def test_it_leaves_its_records(finished):
     assert (config["model"], config["seed"], config["overrides"]) == ("test", 3, {})
     assert config["config"]["model"]["layers"] == [2]
     (record,) = history(folder)
-    assert (record["epoch"], record["learning_rate"], record["kernel"], record["seed"]) == (1, 1.0, "fused", 3)
+    assert (record["epoch"], record["learning_rate"], record["kernel"], record["seed"]) == (1, 1.0, "stepwise", 3)
     assert record["machine"] == {**devices.machine(), "gpu": None}
     assert record["versions"] == devices.versions()
     assert re.fullmatch(r"[0-9a-f]{12}\+?|None", str(result(folder)["git_revision"]))

@@ -14,7 +14,7 @@ from ptb.model.language_model import LanguageModel
 TOKENS = np.random.default_rng(0).integers(0, 30, 101).astype(np.int32)
 
 
-def new_model(layers=(8, 8), seed=0, rnn_mode="fused"):
+def new_model(layers=(8, 8), seed=0, rnn_mode="stepwise"):
     return LanguageModel(30, Model(layers=layers, init_scale=0.7), seed=seed, rnn_mode=rnn_mode)
 
 

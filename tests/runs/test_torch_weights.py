@@ -20,12 +20,11 @@ def torch_lstm():
     return state_dict, {name: np.array(values) for name, values in record.items()}
 
 
-@pytest.mark.parametrize("rnn_mode", ["stepwise", "fused"])
-def test_layers_with_pytorchs_weights_compute_what_pytorch_did(torch_lstm, rnn_mode):
+def test_layers_with_pytorchs_weights_compute_what_pytorch_did(torch_lstm):
     state_dict, record = torch_lstm
     outputs = tf.constant(record["inputs"])
     for index, weights in enumerate(from_torch(state_dict)):
-        layer = Recurrent(2, rnn_mode=rnn_mode, dtype="float64")
+        layer = Recurrent(2, dtype="float64")
         layer.build((None, None, outputs.shape[-1]))
         layer.set_weights(weights)
         outputs, state = layer(outputs, LSTMState(record["hidden"][index], record["cell"][index]))

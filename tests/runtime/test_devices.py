@@ -32,24 +32,25 @@ def test_machine_counts_the_cores_that_the_process_may_use():
         os.sched_setaffinity(0, allowed)
 
 
-def test_auto_takes_cudnn_on_a_gpu_and_the_fused_kernel_elsewhere():
-    assert devices.choose_kernel("auto", GPU) == "cudnn"
-    assert devices.choose_kernel("auto", []) == "fused"
+def test_auto_takes_cudnn_on_a_gpu_if_it_can_run_the_layer():
+    assert devices.choose_kernel("auto", GPU) == devices.choose_kernel("cudnn", GPU) == "cudnn"
+    assert devices.choose_kernel("auto", []) == "stepwise"
+    assert devices.choose_kernel("auto", GPU, state_dropout=True) == "stepwise"
+    with pytest.raises(devices.DeviceError, match="--rnn_mode=cudnn: cannot drop the recurrent state"):
+        devices.choose_kernel("cudnn", GPU, state_dropout=True)
 
 
 @pytest.mark.parametrize("gpus", [[], GPU])
-@pytest.mark.parametrize("name", ["stepwise", "fused"])
-def test_a_kernel_can_be_chosen_by_name(name, gpus):
-    assert devices.choose_kernel(name, gpus) == name
+def test_a_kernel_can_be_chosen_by_name(gpus):
+    assert devices.choose_kernel("stepwise", gpus) == "stepwise"
 
 
 @pytest.mark.parametrize("gpus", [[], GPU])
-@pytest.mark.parametrize("cell", ["gru", "peephole_lstm"])
+@pytest.mark.parametrize("cell", ["gru", "capped_lstm"])
 def test_other_cells_than_the_lstm_have_the_stepwise_kernel_only(cell, gpus):
     assert devices.choose_kernel("auto", gpus, cell) == devices.choose_kernel("stepwise", gpus, cell) == "stepwise"
-    for name in ("fused", "cudnn"):
-        with pytest.raises(devices.DeviceError, match=f"--rnn_mode={name}.*{cell}"):
-            devices.choose_kernel(name, gpus, cell)
+    with pytest.raises(devices.DeviceError, match=f"--rnn_mode=cudnn.*{cell}"):
+        devices.choose_kernel("cudnn", gpus, cell)
 
 
 def test_cudnn_and_tf32_need_a_gpu():
@@ -61,7 +62,7 @@ def test_cudnn_and_tf32_need_a_gpu():
 
 @pytest.mark.parametrize("gpus", [[], GPU])
 def test_an_unknown_kernel_is_not_blamed_on_the_machine(gpus):
-    with pytest.raises(devices.DeviceError, match="Fused: is unknown; use one of auto, stepwise, fused, cudnn"):
+    with pytest.raises(devices.DeviceError, match="Fused: is unknown; use one of auto, stepwise, cudnn"):
         devices.choose_kernel("Fused", gpus)
 
 

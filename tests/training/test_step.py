@@ -72,9 +72,8 @@ def assert_changes(changes, gradients, rate=0.5):
         np.testing.assert_allclose(changes[name], -rate * gradient, rtol=1e-3, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("rnn_mode", ["stepwise", "fused"])
-def test_the_loss_is_summed_over_time_and_averaged_over_the_batch(rnn_mode):
-    changes, _, sums = train_one_step(model=make_model(rnn_mode=rnn_mode))
+def test_the_loss_is_summed_over_time_and_averaged_over_the_batch():
+    changes, _, sums = train_one_step()
     assert_changes(changes, numpy_gradients())
     assert sums.loss == pytest.approx(numpy_losses().sum(), rel=1e-5)
     assert sums.largest_loss == pytest.approx(numpy_losses().mean(), rel=1e-5)
@@ -239,7 +238,7 @@ def test_a_step_is_traced_once_and_learns_a_window_by_heart():
     inputs, targets = make_window()
     inputs[:, 0] = np.arange(BATCH)  # a different first word in each row: otherwise no model could know the first target
     config = override(CONFIG, {"layers": (16,), "init_scale": 0.1, "clip_norm": 5})
-    model = make_model(config, "fused")
+    model = make_model(config)
     train_step, state = make_train_step(model, config), model.initial_state(BATCH)
     for step in range(400):
         rate, seed = np.float32(0.5 + step / 1e4), np.array([0, step], np.int32)
