@@ -89,7 +89,7 @@ def texts_for(lm: TrainedModel, split: str | None, data_path: str | None, encodi
     try:
         return name, ids, load_texts(lm, None, ["train"])["train"]
     except DataError:
-        logger.warning("%s: its training text is not to be had, so words are not grouped by how often it has them", lm.run.path)
+        logger.warning("%s: its training text cannot be read, so words are not grouped by their number there", lm.run.path)
         return name, ids, None
 
 

@@ -13,7 +13,8 @@ from ptb.data.files import DataError
 class Windows(Sequence):
     """The windows between `bounds`, int `[count, 2]`, of `streams`, `[batch_size, stream_length]`; see `windows`.
 
-    An item is a pair of views `(inputs, targets)`. A slice is again a `Windows` and copies nothing.
+    An item is a pair of views `(inputs, targets)`. A slice is again a `Windows` and copies nothing. With `offsets [batch_size]`
+    each stream begins at its offset and goes around; then an item is a pair of copies.
     """
 
     streams: np.ndarray

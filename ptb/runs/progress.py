@@ -163,8 +163,9 @@ class Progress:
         pace = self._pace
         if self._mark and state.window > self._mark[0]:
             pace = (state.read_clock() - self._mark[1]) / (state.window - self._mark[0])
+        every = self._config.stopping.validate_every
         validations = self._config.stopping.validations_per_epoch(self._num_windows)
-        left = max(1, validations - state.window // max(1, self._config.stopping.validate_every or self._num_windows))
+        left = max(1, validations - state.window // every) if every else 1
         epoch = (self._num_windows - state.window) * pace + left * self._validation_seconds
         whole = self._num_windows * pace + validations * self._validation_seconds
         return epoch, epoch + (self._config.num_epochs - state.epoch) * whole

@@ -153,7 +153,7 @@ def test_a_text_of_ones_own_is_read_whole_and_grouped_by_the_counts_of_the_train
     np.testing.assert_array_equal(train_ids, load_texts(lm, None, ["train"])["train"])
     shutil.rmtree("data")
     done = in_process.succeed("report.py", "run", f"--data_path={path}", "--encoding=latin-1", cwd=folder_to_damage)
-    assert "run: its training text is" in done.stderr
+    assert "run: its training text cannot be read" in done.stderr
     text = " ".join(Page((folder_to_damage / "report" / "index.html").read_text()).text)
     assert "Words of own.txt" in text and "by place in the sentence" in text
     assert "by occurrences in the training text" not in text
