@@ -30,7 +30,7 @@ CLAIMS = [
     "faulty_errors['W'] > 0.1 and max(faulty_errors['R'], faulty_errors['S']) < 1e-6 and faulty_perplexity < 1.2 * by_hand",
     "abs(reset_perplexity / by_hand - 1) < 0.1",
     "masked_hidden[1] < measured['on the memory'][1] - 0.3",
-    "per_token['with a quotation'] > 1.5 * per_token['without a quotation'] > 0",
+    "min(per_token.values()) > 0 and largest > 50 * max(per_token.values())",
     "adapted['sorted'][1] < cached['sorted'] < adapted['sorted'][0] and cached['as written'] > adapted['as written'][0]",
 ]
 
