@@ -325,7 +325,7 @@ class Config:
             raise ConfigError("projected: the model has no projection; use dropout.output")
         if self.dropout.embedding and self.model.one_hot_input:
             raise ConfigError("embedding: one_hot_input has no embedding to drop; use dropout.input")
-        if self.bptt_steps and (alone := [name for name, is_used in self._whole_windows() if is_used]):
+        if self.bptt_steps and (alone := [name for name, is_used in self._fields_of_whole_windows() if is_used]):
             raise ConfigError(f"{alone[0]}: does not go with bptt_steps, which divides a window; leave one of them out")
         check_range(self, 1, math.inf, "batch_size", "num_steps", "num_epochs")
         check_range(self, 0, math.inf, "bptt_steps", "budget_minutes")
@@ -337,8 +337,8 @@ class Config:
         """Whether the weights with the best validation are kept, and restored at the end."""
         return bool(self.stopping.patience) or self.stopping.keep_best or self.averaging != "none"
 
-    def _whole_windows(self):
-        """Yield the names of fields that are defined for a whole window, and whether they are used."""
+    def _fields_of_whole_windows(self):
+        """Yield the names of fields whose meaning needs a window in one piece, and whether they are used."""
         yield "random_lengths", self.data.random_lengths
         yield from ((name, getattr(self.dropout, name)) for name in ("state", "embedding", "weights", "locked"))
         yield from ((name, getattr(self.loss, name)) for name in ("ar", "tar"))

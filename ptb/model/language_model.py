@@ -310,7 +310,7 @@ class MaskPlaces(NamedTuple):
         return self.num_layers
 
     @property
-    def burn_in(self):  # all masks of the steps after the burn-in
+    def after_burn_in(self):  # all masks of these steps
         return self.num_layers + 1
 
     @property

@@ -17,7 +17,7 @@ def loss_fn(model, config: Loss, inputs, targets, state, dropout_seed, burn_in: 
     steps = inputs.shape[1] - burn_in
     places = MaskPlaces(len(model.recurrent_layers))
     with on_host():
-        other_masks, samples = (tf.random.fold_in(dropout_seed, place) for place in (places.burn_in, places.samples))
+        other_masks, samples = (tf.random.fold_in(dropout_seed, place) for place in (places.after_burn_in, places.samples))
         inputs, rest, targets = inputs[:, :steps], inputs[:, steps:], targets[:, -steps:]
     outputs, state = model.outputs(inputs, state, training=True, dropout_seed=dropout_seed)
     features = outputs.features

@@ -130,7 +130,7 @@ def test_a_checkpoint_that_cannot_be_opened_may_be_intact_and_is_kept(store, kin
 
 @pytest.mark.parametrize("error", [MemoryError("no room"), OSError(errno.EIO, "Input/output error")])
 def test_a_checkpoint_that_could_not_be_read_may_be_intact_and_is_kept(store, error, monkeypatch):
-    """The error comes from NumPy, as if the memory were full or the disk had failed: neither can be had in a test."""
+    """The error comes from NumPy, as if the memory were full or the disk had failed, which a test cannot cause."""
     save(store, 1, 2)
     with monkeypatch.context() as patches, pytest.raises((MemoryError, RunError)) as caught:
         patches.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda *_: (_ for _ in ()).throw(error))

@@ -2,6 +2,7 @@
 
 import fcntl
 import functools
+import math
 import os
 import pty
 import re
@@ -72,11 +73,14 @@ def clock(monkeypatch):
     return now
 
 
-@pytest.mark.parametrize("averaging", ["none", "two_tailed"])  # the latter validates two averages from the second epoch on
+@pytest.mark.parametrize("changes", [{}, {"averaging": "two_tailed"}, {"validate_every": 10}])
 def test_the_time_left_is_that_of_steps_and_validations_without_the_first_step(
-    averaging, random_corpus, tmp_path, clock, monkeypatch, capsys
+    changes, random_corpus, tmp_path, clock, monkeypatch, capsys
 ):
-    """By a clock that moves 500 seconds in the first step, 2 in any other and 60 in a score of valid; three epochs."""
+    """By a clock that moves 500 seconds in the first step, 2 in any other and 60 in a score of valid; three epochs.
+
+    A validation scores valid once, and twice with two averages, which are the same in the first epoch.
+    """
     make_train_step, score, left = train.make_train_step, train.score, []
 
     def make_slow_step(*arguments):
@@ -99,16 +103,17 @@ def test_the_time_left_is_that_of_steps_and_validations_without_the_first_step(
 
     monkeypatch.setattr(train, "make_train_step", make_slow_step)
     monkeypatch.setattr(train, "score", slow_score)
-    config = override(TEST, {"num_epochs": 3, "averaging": averaging})
+    config = override(TEST, {"num_epochs": 3} | changes)
     begin(config, random_corpus, tmp_path, progress=Recorded)
     count = len(train.make_windows(random_corpus, config)[0])
     assert len(left) == 3 * count > 30
     assert left[1] == (2 * (count - 2), 2 * (count - 2) + 2 * 2 * count)  # before the first validation
-    assert left[count + 1] == (2 * (count - 2) + 60, 2 * (count - 2) + 60 + 2 * count + 60)
-    last = 60 if averaging == "none" else 120
+    validations = 60 * (math.ceil(count / 10) if "validate_every" in changes else 1)
+    assert left[count + 1] == (2 * (count - 2) + validations, 2 * (count - 2) + validations + 2 * count + validations)
+    last = 120 if "averaging" in changes else 60
     assert left[-1] == (last, last)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Expected end")]
-    assert "0:01:" in line
+    assert ("0:01:" in line) == ("validate_every" not in changes)  # which validates before the end is predicted
 
 
 def write_to(terminal):
