@@ -317,12 +317,12 @@ def define_checkpoint(values: flags.FlagValues) -> None:
 
 def name_weights(lm: TrainedModel) -> None:
     """Log which weights of a run are in use, unless the last are the best."""
-    lm.model  # noqa: B018 -- reads them
-    if lm.best_are_last:
+    weights = lm.weights
+    if weights.best_are_last:
         return
-    best = f"the {'averaged ' * lm.best_are_averages}weights of step {lm.best_step}, the best on valid"
-    last = f"the last weights, of step {lm.last_step}"
-    used, which, other = (best, "last", last) if lm.uses_best else (last, "best", best)
+    best = f"the {'averaged ' * weights.best_are_averages}weights of step {weights.best_step}, the best on valid"
+    last = f"the last weights, of step {weights.last_step}"
+    used, which, other = (best, "last", last) if weights.are_best else (last, "best", best)
     logger.warning("%s: %s; --checkpoint=%s takes %s", lm.run.path, used, which, other)
 
 

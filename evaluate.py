@@ -156,7 +156,7 @@ def score_adaptively(
     splits = load_texts(lm, data_path, list(SPLITS), encoding)
     adapter, scored = Adapter(lm.model, splits["train"]), {}
     texts = hashlib.sha256(splits["train"].tobytes() + splits["valid"].tobytes()).hexdigest()[:16]
-    record = {"of": {"step": lm.step, "precision": lm.precision, "texts": texts}}
+    record = {"of": {"step": lm.weights.step, "precision": lm.precision, "texts": texts}}
     if lm.checkpoint == "last":  # may be of the same step as the best, which are averages
         record["of"]["checkpoint"] = "last"
     if lm.inverse_temperature != 1:

@@ -95,7 +95,7 @@ def texts_for(lm: TrainedModel, split: str | None, data_path: str | None, encodi
 
 def published_for(path: str) -> tuple[float | None, float] | None:
     """Return the published perplexities, valid and test, of a run's configuration, if it was trained on PTB."""
-    record = RunFolder(path).config or {}
+    record = RunFolder(path).record or {}
     return published_scores(record.get("model", "")) if record.get("corpus") == PTB_FINGERPRINT else None
 
 

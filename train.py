@@ -305,7 +305,7 @@ def within_budget(config: Config, corpus: Corpus, run: RunFolder, kernel: str, p
     """Return the configuration with the epochs that fit into its budget; a run that has begun keeps their number."""
     if replicas.has_many_workers():
         raise ConfigError("budget_minutes: workers would count different epochs; set num_epochs instead")
-    if run.config:
+    if run.record:
         begun = read_config(run)[1]
         if config.budget_minutes != begun.budget_minutes:
             cure = "use --set budget_minutes=0 --set num_epochs=… to go on"

@@ -71,10 +71,10 @@ def test_the_record_of_a_checkpoint_is_restored_or_rejected(record):
 def test_config_json_is_what_was_written_or_rejected(record):
     with targets.file_of(json.dumps(record).encode(), "config.json") as path:
         if isinstance(record, dict):
-            assert json.dumps(RunFolder(path.parent).config) == json.dumps(record)  # as text, in which nan equals nan
+            assert json.dumps(RunFolder(path.parent).record) == json.dumps(record)  # as text, in which nan equals nan
         else:
             with pytest.raises(RunError):
-                RunFolder(path.parent).config  # noqa: B018
+                RunFolder(path.parent).record  # noqa: B018
 
 
 def with_a_change(record):

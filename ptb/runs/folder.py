@@ -22,7 +22,9 @@ import os
 import pathlib
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from ptb.config import ConfigError, flatten, from_json, non_defaults, upgrade, value_text
 from ptb.data.vocabulary import Vocabulary
@@ -45,6 +47,22 @@ COMPARED = ("seed", "precision", "corpus", "retired")  # of config.json, besides
 logger = logging.getLogger(__name__)
 
 
+class ChosenWeights(NamedTuple):
+    """The best or the last weights of a run, and what they are."""
+
+    arrays: dict[str, np.ndarray]  # by name
+    step: int
+    path: pathlib.Path  # of the checkpoint that has them
+    are_best: bool  # not if the best were asked for but cannot be read
+    best_step: int
+    last_step: int
+    best_are_averages: bool  # of the weights during training
+
+    @property
+    def best_are_last(self) -> bool:
+        return self.best_step == self.last_step and not self.best_are_averages
+
+
 class RunFolder:
     """The folder of a run. With `read_only`, as for workers other than the first, nothing is ever written to it."""
 
@@ -56,7 +74,7 @@ class RunFolder:
         self._digests: dict[str, str] = {}  # known when the run begins
 
     @property
-    def config(self) -> dict[str, Any] | None:
+    def record(self) -> dict[str, Any] | None:
         """The content of `config.json`, in today's form; None before the run has begun."""
         record = self._read_json("config.json", "restore it from a copy, or choose another --save_path")
         try:
@@ -81,13 +99,13 @@ class RunFolder:
             logger.warning("%s", error)
             return None
 
-    def matches(self, config: dict[str, Any], with_changes: bool = False) -> bool:
+    def matches(self, record: dict[str, Any], with_changes: bool = False) -> bool:
         """Return whether this run has begun here; False if none has. Raises RunError if another run has.
 
         The text may have moved, and the configuration may have another name: fingerprint and fields are compared. With
         `with_changes` fields may differ that a run can change; the result is False then. RunError if no run has begun.
         """
-        begun = self.config
+        begun = self.record
         if begun is None:
             if with_changes:
                 raise RunError(f"{self.path}: holds no run to resume with changes; name the --save_path of one")
@@ -95,7 +113,7 @@ class RunFolder:
             if unowned and not self.read_only:  # other workers may see what the first has just written
                 raise RunError(f"{unowned[0]}: is of a run without config.json; restore that, or choose another --save_path")
             return False
-        changes = self._changes(begun, config)
+        changes = self._changes(begun, record)
         fixed = [change for change in changes if not change.may_happen()]
         if fixed and with_changes:
             raise RunError(f"{self.path}: cannot change in a run: {_listed(fixed)}; {self._other_run(fixed)}")
@@ -104,35 +122,35 @@ class RunFolder:
             raise RunError(f"{self.path}: holds another run ({_listed(changes)}); {cure}")
         return not changes
 
-    def begin(self, config: dict[str, Any], vocabulary: Vocabulary, with_changes: bool = False) -> list[Change]:
+    def begin(self, record: dict[str, Any], vocabulary: Vocabulary, with_changes: bool = False) -> list[Change]:
         """Make the folder and write `config.json` and `vocabulary.txt`. Return what has changed, with `with_changes`.
 
         Raises RunError if another run has begun here, or if a change comes too late.
         """
-        self.matches(config, with_changes)
-        begun = self.config or {}
-        changes = self._changes(begun, config) if begun else []
+        self.matches(record, with_changes)
+        begun = self.record or {}
+        changes = self._changes(begun, record) if begun else []
         if self.read_only:
             return changes
         self._make_folder()
-        config = config | {name: begun[name] for name in KEPT if name in begun}
+        record = record | {name: begun[name] for name in KEPT if name in begun}
         if changes:
-            config |= self._go_on(begun, config, changes)
-        if config != self._read_json("config.json", ""):
-            self.write_json("config.json", config)
+            record |= self._go_on(begun, record, changes)
+        if record != self._read_json("config.json", ""):
+            self.write_json("config.json", record)
         self._write(self.vocabulary_path.name, vocabulary.to_bytes())
-        self._digests = digests(config, vocabulary)
+        self._digests = digests(record, vocabulary)
         return changes
 
     def changes_between(self, first: int, last: int) -> list[dict[str, Any]]:
         """Return the records of the changes after `first` or more and fewer than `last` steps."""
-        return [change for change in (self.config or {}).get("changes", []) if first <= change["step"] < last]
+        return [change for change in (self.record or {}).get("changes", []) if first <= change["step"] < last]
 
-    def _go_on(self, begun, config, changes):
+    def _go_on(self, begun, record, changes):
         """Return what config.json says of changes. The result of a run that was finished stays as result-<step>.json."""
         newest = self.checkpoints.load()
         if newest:
-            check_place(changes, from_json(config["config"]), newest)
+            check_place(changes, from_json(record["config"]), newest)
         step = newest.step if newest else 0
         if (self.path / "result.json").exists():  # before config.json: with the new one it would be its result
             with writing(self.path):
@@ -221,17 +239,19 @@ class RunFolder:
         for name, array in weights.items():
             state.variables[name].assign(array)
 
-    def choose_weights(self, newest: Checkpoint, which: str = "best") -> tuple[int, dict, pathlib.Path]:
-        """Return the step of the "best" or "last" weights up to a checkpoint, these weights by name, and their file.
+    def choose_weights(self, newest: Checkpoint, which: str = "best") -> "ChosenWeights":
+        """Return the "best" or the "last" weights up to a checkpoint.
 
         The last ones are the best if there was no validation, or if an older version trained the run and kept no best.
         """
+        averages, best_step = best_weights(newest.arrays), newest.best_step or newest.step
+        arrays, step, path = model_weights(newest.arrays), newest.step, newest.path
         if which == "best":
-            if averaged := best_weights(newest.arrays):
-                return newest.best_step, averaged, newest.path
-            if newest.best_step not in (0, newest.step) and (best := self.checkpoints.load_step(newest.best_step)):
-                return best.step, model_weights(best.arrays), best.path
-        return newest.step, model_weights(newest.arrays), newest.path
+            if averages:
+                arrays, step = averages, best_step
+            elif best_step != step and (best := self.checkpoints.load_step(best_step)):
+                arrays, step, path = model_weights(best.arrays), best_step, best.path
+        return ChosenWeights(arrays, step, path, which == "best" and step == best_step, best_step, newest.step, bool(averages))
 
     def write_json(self, name: str, record: dict[str, Any]) -> None:
         self._write(name, (json.dumps(record, indent=2) + "\n").encode())
@@ -284,14 +304,14 @@ def check_digests(checkpoint: Checkpoint, own: dict[str, str]) -> None:
             raise RunError(f"{checkpoint.path.parent / name}: is not the one of {checkpoint.path.name}; restore it from a copy")
 
 
-def digests(config: dict[str, Any], vocabulary: Vocabulary) -> dict[str, str]:
+def digests(record: dict[str, Any], vocabulary: Vocabulary) -> dict[str, str]:
     """Return short hashes of a config.json and a vocabulary, by which a checkpoint recognises them as its own.
 
     Only fields that differ from their defaults count, so that a later version can add fields. The configuration is the one that
     the run began with: later changes leave its checkpoints valid.
     """
     try:
-        first = from_json(config.get("first_config", config["config"]))
+        first = from_json(record.get("first_config", record["config"]))
     except (ConfigError, LookupError) as error:
         raise RunError(f"config.json: {error}; restore it from a copy") from None
     fields = json.dumps(non_defaults(first), sort_keys=True).encode()

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -26,10 +27,10 @@ from ptb.evaluation.score import (
 )
 from ptb.evaluation.sentences import SentenceScore, SentenceScorer
 from ptb.model.language_model import LanguageModel, build_model
-from ptb.runs.folder import RunFolder, check_digests, digests
+from ptb.runs.folder import ChosenWeights, RunFolder, check_digests, digests
 from ptb.runs.storage import RunError
 from ptb.runtime import devices
-from ptb.training.state import StateMismatch, assign_variables, best_weights, trained_variables
+from ptb.training.state import StateMismatch, assign_variables, trained_variables
 
 CHECKPOINTS = ("best", "last")
 GROUP = 1024  # sentences that are scored at once
@@ -51,6 +52,12 @@ def load(
     folder holds no usable run, DataError if its vocabulary is damaged.
     """
     return TrainedModel(path, checkpoint=checkpoint, rnn_mode=rnn_mode, precision=precision, lowercase=lowercase)
+
+
+class _Opened(NamedTuple):
+    model: LanguageModel
+    weights: ChosenWeights
+    inverse_temperature: float
 
 
 class TrainedModel:
@@ -83,34 +90,45 @@ class TrainedModel:
         self.encoding = self.record.get("encoding", "utf-8")  # of its text; runs of older versions do not say
         self.precision = devices.choose_precision(precision, devices.visible_gpus())
         self.checkpoint, self._rnn_mode = checkpoint, rnn_mode
-        self.step = self.last_step = self.best_step = 0  # of the weights in use, the last and the best, once they are read
-        self.best_are_averages = False  # of the weights of the training; known once they are read
         self._donor: TrainedModel | None = None
         self._steps: dict[tuple, Callable] = {}  # compiled functions, by what makes them
 
-    @cached_property
+    @property
     def model(self) -> LanguageModel:
         """The Keras model: `logits, state = model(inputs, state)`."""
+        return self._opened.model
+
+    @property
+    def weights(self) -> ChosenWeights:
+        """Which weights the model has; the arrays themselves are in `model`."""
+        return self._opened.weights
+
+    @property
+    def inverse_temperature(self) -> float:
+        """The factor of the logits that a finished run chose for its best weights (`temperature_scaling`); otherwise 1."""
+        return self._opened.inverse_temperature
+
+    @cached_property
+    def _opened(self) -> "_Opened":
         weights = self.read_weights()
+        inverse_temperature = self._inverse_temperature() if weights.are_best else 1.0
         if self._donor:
             model = self._donor.model
         else:
             product_dtype = devices.use_precision(self.precision)
             model = build_model(self.config, len(self.vocabulary), rnn_mode=self._rnn_mode, product_dtype=product_dtype)
         try:
-            assign_variables(weights, trained_variables(model))
+            assign_variables(weights.arrays, trained_variables(model))
         except StateMismatch as error:
             raise RunError(
-                f"{self._weights_path}: {error}; restore it, config.json and vocabulary.txt from a copy of the same run"
+                f"{weights.path}: {error}; restore it, config.json and vocabulary.txt from a copy of the same run"
             ) from None
-        if self.inverse_temperature != 1:
-            model.scale_logits(self.inverse_temperature)
-        return model
+        if inverse_temperature != 1:
+            model.scale_logits(inverse_temperature)
+        return _Opened(model, weights._replace(arrays={}), inverse_temperature)
 
-    @property
-    def inverse_temperature(self) -> float:
-        """The factor of the logits that a finished run chose for its best weights (`temperature_scaling`); otherwise 1."""
-        if not self.config.temperature_scaling or not self.uses_best or (result := self.run.result) is None:
+    def _inverse_temperature(self):
+        if not self.config.temperature_scaling or (result := self.run.result) is None:
             return 1.0
         factor = result.get("inverse_temperature")
         if not isinstance(factor, float) or not 0 < factor < math.inf:
@@ -118,26 +136,13 @@ class TrainedModel:
             raise RunError(f"{self.run.path / 'result.json'}: has no inverse_temperature; {cure}")
         return factor
 
-    @property
-    def uses_best(self) -> bool:
-        """Whether the weights are those of the best validation: not if they are asked for but cannot be read."""
-        return self.checkpoint == "best" and self.step == self.best_step
-
-    @property
-    def best_are_last(self) -> bool:
-        """Whether the best and the last weights are the same, once they are read."""
-        return self.best_step == self.last_step and not self.best_are_averages
-
-    def read_weights(self) -> dict[str, np.ndarray]:
-        """Read the best or the last weights, by name. From then on `step`, `best_step` and `last_step` are known."""
+    def read_weights(self) -> ChosenWeights:
+        """Read the best or the last weights, as training left them: without `inverse_temperature`."""
         checkpoint = self.run.checkpoints.load()
         if checkpoint is None:
             raise RunError(f"{self.run.path}: its checkpoints have disappeared since it was opened; restore them from a copy")
         check_digests(checkpoint, digests(self.record, self.vocabulary))
-        self.step, weights, self._weights_path = self.run.choose_weights(checkpoint, self.checkpoint)
-        self.last_step, self.best_step = checkpoint.step, checkpoint.best_step or checkpoint.step
-        self.best_are_averages = bool(best_weights(checkpoint.arrays))
-        return weights
+        return self.run.choose_weights(checkpoint, self.checkpoint)
 
     def take_over(self, other: "TrainedModel | None") -> None:
         """If the two runs are alike, use the model and compiled functions of the other, which must not be used afterwards.
@@ -388,7 +393,7 @@ def _make_outputs_step(model):
 
 def read_config(run: RunFolder) -> tuple[dict, Config]:
     """Return the content of a run's `config.json` and its `Config`. Raise RunError if this version cannot read it."""
-    record, path = run.config, run.path / "config.json"
+    record, path = run.record, run.path / "config.json"
     if record is None:
         raise RunError(f"{run.path}: holds no run (no config.json); name the --save_path of a training run")
     try:

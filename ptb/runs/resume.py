@@ -60,11 +60,11 @@ def initialize(model, source: TrainedModel, run: RunFolder, vocab_size: int) -> 
     """
     weights = source.read_weights()
     for name, variable in trained_variables(model).items():
-        variable.assign(_with_new_rows(name, weights, variable.numpy(), len(source.vocabulary), vocab_size))
+        variable.assign(_with_new_rows(name, weights.arrays, variable.numpy(), len(source.vocabulary), vocab_size))
     new = vocab_size - len(source.vocabulary)
-    print_line(f"Weights: of {source.run.path}, step {source.step}" + (f"; {new:,} new words start anew" if new else ""))
-    origin = {"run": str(source.run.path), "step": source.step, "new_words": new}
-    run.write_json("config.json", (run.config or {}) | {"init_from": origin})
+    print_line(f"Weights: of {source.run.path}, step {weights.step}" + (f"; {new:,} new words start anew" if new else ""))
+    origin = {"run": str(source.run.path), "step": weights.step, "new_words": new}
+    run.write_json("config.json", (run.record or {}) | {"init_from": origin})
 
 
 def _with_new_rows(name: str, weights: Mapping[str, np.ndarray], initial: np.ndarray, before: int, now: int) -> np.ndarray:

@@ -61,7 +61,7 @@ def test_a_run_that_goes_on_for_more_epochs_and_is_stopped_again_ends_like_an_un
     stopped(MORE, random_corpus, folder, monkeypatch, 31, resume_with_changes=True)
     train.train(MORE, random_corpus, folder, precision="float32")  # the change is the run's own from now on
     change = {"step": step, "field": "num_epochs", "from": 2, "to": 4}
-    assert RunFolder(folder).config["changes"] == [change]
+    assert RunFolder(folder).record["changes"] == [change]
     records = history(folder)
     assert [record.pop("changes", None) for record in records] == [[change] if i == step // 14 else None for i in range(4)]
     assert records == history(unbroken)
@@ -90,7 +90,7 @@ def test_another_rate_holds_from_the_step_of_the_change(random_corpus, tmp_path,
     assert [record["learning_rate"] for record in history(tmp_path)] == [0.25, 0.25]
     rates = dict(curve(tmp_path, LEARNING_RATE))
     assert all(rate == (0.5 if step <= 6 else 0.25) for step, rate in rates.items())
-    assert {change["field"] for change in RunFolder(tmp_path).config["changes"]} >= {"schedule", "optimizer.learning_rate"}
+    assert {change["field"] for change in RunFolder(tmp_path).record["changes"]} >= {"schedule", "optimizer.learning_rate"}
     assert ptb.load(tmp_path).model
 
 
@@ -165,8 +165,8 @@ def test_the_best_weights_are_kept_beside_the_last_and_opened_by_default(overfit
     steps = len(train.make_windows(random_corpus, OVERFITTING)[0])
     chosen, last = ptb.load(overfitted), ptb.load(overfitted, checkpoint="last")
     assert valid_perplexity(chosen, random_corpus) < valid_perplexity(last, random_corpus)
-    assert (chosen.step, last.step) == (best * steps, len(perplexities) * steps)
-    assert (chosen.last_step, last.best_step) == (last.step, chosen.step)
+    assert (chosen.weights.step, last.weights.step) == (best * steps, len(perplexities) * steps)
+    assert (chosen.weights.last_step, last.weights.best_step) == (last.weights.step, chosen.weights.step)
     weights = run_files.weights(overfitted)
     for variable in last.model.trainable_variables:
         np.testing.assert_array_equal(variable, weights[f"weights/{variable.path}"])
@@ -212,7 +212,7 @@ def test_best_weights_that_are_lost_cost_a_warning_and_no_more(overfitted, tmp_p
     best = folder / f"checkpoint-{best_step_of(folder):09d}.npz"
     best.write_bytes(b"damaged")
     lm = ptb.load(folder)
-    assert lm.model and lm.step == lm.last_step
+    assert lm.weights.step == lm.weights.last_step and not lm.weights.are_best
     assert best.name in caplog.text
 
 
@@ -248,9 +248,7 @@ def as_files(corpus, folder):
 
 
 def best_step_of(folder):
-    lm = ptb.load(folder)
-    lm.read_weights()
-    return lm.best_step
+    return ptb.load(folder).weights.best_step
 
 
 def test_a_run_that_ends_worse_than_guessing_fails_and_is_not_finished(tiny_corpus, tmp_path):
@@ -290,7 +288,7 @@ def test_a_new_run_begins_with_the_weights_and_ids_of_another(changes, new_words
         train.train(config, build_corpus(*texts), tmp_path / "new", init_from=old)
     corpus = build_corpus(*texts, vocabulary=lm.vocabulary.extended(["a", *new_words]))
     result = train.train(config, corpus, tmp_path / "new", precision="float32", init_from=old)
-    assert RunFolder(tmp_path / "new").config["init_from"] == {"run": str(old), "step": 0, "new_words": len(new_words)}
+    assert RunFolder(tmp_path / "new").record["init_from"] == {"run": str(old), "step": 0, "new_words": len(new_words)}
     new = ptb.load(tmp_path / "new")
     assert new.vocabulary.words == ("<eos>", *"abcd", *new_words)
     for before, after in zip(lm.model.get_weights(), new.model.get_weights(), strict=True):

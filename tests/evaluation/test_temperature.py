@@ -185,7 +185,7 @@ def test_a_finished_run_can_be_scaled_afterwards(run, random_corpus, tmp_path, m
 def test_a_run_that_begins_with_a_scaled_one_begins_with_its_trained_weights(run, random_corpus, tmp_path):
     config = override(SCALED, {"learning_rate": 1e-30, "num_epochs": 1})
     train.train(config, random_corpus, tmp_path / "new", init_from=run, precision="float32")
-    new, old = (ptb.load(folder).read_weights() for folder in (tmp_path / "new", run))
+    new, old = (ptb.load(folder).read_weights().arrays for folder in (tmp_path / "new", run))
     assert all(np.array_equal(new[name], old[name]) for name in old)
 
 
@@ -207,7 +207,7 @@ def test_a_damaged_result_is_not_used_and_can_be_written_again(damage, run, rand
 
 def test_the_factor_is_for_the_best_weights_alone(run, random_corpus):
     last = ptb.load(run, checkpoint="last")
-    np.testing.assert_array_equal(last.model.softmax_weights, weights_in(last.read_weights()))
+    np.testing.assert_array_equal(last.model.softmax_weights, weights_in(last.read_weights().arrays))
     with raises_one_line(ConfigError, "temperature_scaling", "keep_best"):
         override(SCALED, {"averaging": "none"})
 

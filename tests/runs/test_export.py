@@ -227,10 +227,14 @@ def test_files_of_another_model_or_run_are_not_mixed_with_those_of_this_one(lm, 
 def test_the_card_has_the_perplexities_of_its_own_weights_alone(tmp_path):
     write_run(tmp_path, CONFIG, WORDS)
     (tmp_path / "result.json").write_text(json.dumps({"test_perplexity": 114.51, "valid_perplexity": 120.25}))
-    lm = ptb.load(tmp_path)
-    export(lm, "word2vec", tmp_path / "a")
-    lm.step = lm.best_step = 1  # as if the last weights, of which the result is, were others
-    export(lm, "word2vec", tmp_path / "b")
+    with np.load(tmp_path / "checkpoint-000000000.npz") as file:
+        arrays = dict(file)
+    record = json.loads(arrays.pop("__record__").tobytes())
+    for step in (1, 2):
+        written = json.dumps(record | {"step": step, "best_step": 1}).encode()
+        np.savez(tmp_path / f"checkpoint-{step:09d}.npz", __record__=np.frombuffer(written, np.uint8), **arrays)
+    export(ptb.load(tmp_path, checkpoint="last"), "word2vec", tmp_path / "a")  # the result is that of the last weights
+    export(ptb.load(tmp_path), "word2vec", tmp_path / "b")
     assert "114.510" in (tmp_path / "a" / "README.md").read_text()
     assert "not measured with these weights" in (tmp_path / "b" / "README.md").read_text()
 

@@ -31,7 +31,7 @@ def run(tmp_path):
 
 
 def test_a_run_that_has_begun_left_its_configuration_and_vocabulary(run):
-    assert from_json(run.config["config"]) == SMALL
+    assert from_json(run.record["config"]) == SMALL
     assert Vocabulary.load(run.vocabulary_path) == WORDS
     assert run.matches(record_of(SMALL))
     assert run.result is None
@@ -41,7 +41,7 @@ def test_the_text_may_move_and_the_configuration_may_have_another_name(run):
     moved = record_of(SMALL, model="mine", data_path="elsewhere")
     assert run.matches(moved)
     run.begin(moved, WORDS)
-    assert (run.config["model"], run.config["data_path"]) == ("mine", "elsewhere")
+    assert (run.record["model"], run.record["data_path"]) == ("mine", "elsewhere")
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_another_run_is_rejected_by_the_names_of_what_differs(run, changes, fiel
         run.matches(other)
     with pytest.raises(RunError):
         run.begin(other, WORDS)
-    assert run.config == record_of(SMALL)
+    assert run.record == record_of(SMALL)
 
 
 @pytest.mark.parametrize("name", ["vocabulary.txt", "checkpoint-000000003.npz", "events.out.1", "train/events.out.1"])

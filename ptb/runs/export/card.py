@@ -70,14 +70,14 @@ def is_model_card(text: str) -> bool:
 def identity(lm: TrainedModel) -> str:
     """Return the line of a card that says which weights the files have."""
     digest = hashlib.sha256(b"".join(array.tobytes() for array in lm.model.get_weights())).hexdigest()
-    return f"Weights of step {lm.step} of `{lm.run.path.name}`, SHA-256 {digest[:16]}."
+    return f"Weights of step {lm.weights.step} of `{lm.run.path.name}`, SHA-256 {digest[:16]}."
 
 
 def _perplexities(lm):
     result = lm.run.result
     if result is None:
         return ["| not measured: training has not finished | |"]
-    if not lm.best_are_last and lm.uses_best != lm.config.keeps_best:
+    if not lm.weights.best_are_last and lm.weights.are_best != lm.config.keeps_best:
         return ["| not measured with these weights | |"]
     names = ("test_perplexity", "valid_perplexity", "train_perplexity")
     return [
