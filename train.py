@@ -254,7 +254,7 @@ def train_epochs(config, corpus, run, model, setting, stop, progress: Progress) 
 
         reached = averages.validate(valid_perplexity, state.validations)
         progress.validated(state, reached)
-        state.record_validation(reached, averages.chosen if averages.names else None)
+        state.record_validation(reached, averages.chosen)
         stop.hint = resume_hint(run, state)
         state.start_clock()
 

@@ -106,7 +106,7 @@ class Dropout:
 class Optimizer:
     """What every optimiser has: a learning rate, and a limit that gradients are clipped to."""
 
-    learning_rate: float = 1.0  # the largest rate: the schedule multiplies it by a factor of at most 1
+    learning_rate: float = 1.0  # the schedule multiplies it
     clip_norm: float = 5.0  # limit of the global norm, which is the norm of all gradients as one vector
     clip: str = "norm"  # "norm": scale down to clip_norm; "unit": scale to exactly clip_norm; "element": each element in ± it
 
@@ -252,9 +252,13 @@ class Stopping:
         if 0 < self.max_loss_ratio < 1:
             raise ConfigError("max_loss_ratio: below 1 it would stop at the first step; use 1 or more, or 0 for never")
 
-    def validations_per_epoch(self, num_windows: int) -> int:
-        """Return how often an epoch of `num_windows` steps is validated: every `validate_every` steps, and at its end."""
-        return math.ceil(num_windows / self.validate_every) if self.validate_every else 1
+    def validations_per_epoch(self, num_windows: int) -> float:
+        """Return how often an epoch of `num_windows` steps is validated on average.
+
+        That is at its end, and every `validate_every` steps of the run, once where both fall on one step.
+        """
+        every = self.validate_every
+        return 1 + (num_windows - math.gcd(num_windows, every)) / every if every else 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,6 +323,10 @@ class Config:
             raise ConfigError("temperature_scaling: needs softmax weights of their own (tied=False) or projection=linear")
         if self.temperature_scaling and not self.keeps_best:
             raise ConfigError("temperature_scaling: needs the best weights; use keep_best=true")
+        if self.averaging == "nt_asgd" and 0 < self.stopping.patience <= 6:
+            raise ConfigError("patience: nt_asgd starts at the sixth validation without a new best; use 7 or more, or 0")
+        if self.budget_minutes and self.data.random_lengths:
+            raise ConfigError("budget_minutes: the time to compile random_lengths is not known before; use num_epochs")
         if self.loss.tar and self.num_steps == 1:
             raise ConfigError("tar: a window of one step has no change between steps; make num_steps larger")
         if self.dropout.projected and self.model.projection == "none" and not self.model.mixture:

@@ -6,9 +6,9 @@ The step of a cell is `step(z, state, recurrent_matmul, *extra) -> state`:
     recurrent_matmul   h [batch, units] -> h R [batch, num_gates * units]
     extra              the extra weights that the cell declares
 
-A cell with `reads_raw_input` gets x [batch, input] instead of z, and `project`, x -> x W + b, before `extra`. A cell with
-`multiplies_extra` gets each extra matrix A as a function x -> x A. A step must call each of these functions once. Gates stand
-side by side in z, W, R and b, as blocks of `units` columns.
+A cell with `reads_raw_input` gets x [batch, input] instead of z, and `project`, x -> x W + b, before `extra`, in which each
+matrix A is a function x -> x A. A step must call each of these functions once. Gates stand side by side in z, W, R and b, as
+blocks of `units` columns.
 """
 
 from collections.abc import Callable
@@ -142,13 +142,12 @@ class Cell(NamedTuple):
     extra_weights: Callable = no_extra_weights  # (input_size, units, rounds, rank) -> list of ExtraWeight
     forget_gate: int | None = None  # index of the gate whose bias starts at forget_bias
     reads_raw_input: bool = False
-    multiplies_extra: bool = False
 
 
 CELLS = {
     "lstm": Cell(lstm, LSTMState, 4, forget_gate=1),
     "capped_lstm": Cell(capped_lstm, LSTMState, 4, forget_gate=1),
-    "mogrifier_lstm": Cell(mogrifier_lstm, LSTMState, 4, mogrifier_weights, 1, reads_raw_input=True, multiplies_extra=True),
+    "mogrifier_lstm": Cell(mogrifier_lstm, LSTMState, 4, mogrifier_weights, forget_gate=1, reads_raw_input=True),
     "peephole_lstm": Cell(peephole_lstm, LSTMState, 4, extra_weights=peephole_weights, forget_gate=1),
     "gru": Cell(gru, HiddenState, 3, extra_weights=gru_weights),
     "tanh_rnn": Cell(tanh_rnn, HiddenState, 1),

@@ -8,7 +8,6 @@ from ptb.config import Model
 TRUNCATED = 0.87962566  # standard deviation of a standard normal distribution that is truncated at ± 2
 
 
-@keras.saving.register_keras_serializable("ptb")
 class OrthogonalBlocks(keras.initializers.Initializer):
     """One random orthogonal matrix per gate, side by side (Saxe et al. 2013), as in Theano's LSTM tutorial.
 
@@ -16,23 +15,20 @@ class OrthogonalBlocks(keras.initializers.Initializer):
     """
 
     def __init__(self, seed=None):
-        self.seed = seed
-        self.block = keras.initializers.Orthogonal(seed=seed)
+        self.block = keras.initializers.Orthogonal(seed=seed_generator(seed))
 
     def __call__(self, shape, dtype=None):
         units, width = shape
         return tf.concat([self.block((units, units), dtype) for _ in range(width // units)], 1)
-
-    def get_config(self):
-        return {"seed": keras.saving.serialize_keras_object(self.seed)}
 
 
 class Initializers:
     """The initialisers of one model, whose draws follow each other from one seed.
 
     "uniform": all weights in ± init_scale, biases of the layers zero (with two_biases uniform), as in the tutorial.
-    "torch": embedding and softmax weights in ± init_scale, softmax bias zero, layers and both of their biases in ± 1/√units, as
-    torch.nn.LSTM and pytorch/examples' word_language_model have them.
+    "torch": embedding and softmax weights in ± init_scale, softmax bias zero, layers and both of their biases in ± 1/√units,
+    projection, its bias and the priors of a mixture in ± 1/√fan-in, as torch.nn.LSTM, torch.nn.Linear and pytorch/examples'
+    word_language_model have them. (The second bias of the GRU starts at zero, here and below.)
     "lamb": truncated normal with variance 1 / fan-in for each matrix of a layer, 1 / units for its biases and 1 / size for the
     embedding, an orthogonal projection, softmax bias zero. (Before the truncation lamb's variances are 1.3 times these:
     utils.py, variance_scaling_initializer.)
@@ -50,11 +46,13 @@ class Initializers:
 
     @property
     def projection(self):
+        if self.kind == "torch":
+            return self._uniform(self.architecture.layers[-1] ** -0.5)
         return keras.initializers.Orthogonal(seed=self.seed_generator) if self.kind == "lamb" else self.uniform
 
     @property
     def projection_bias(self):
-        return self.uniform if self.kind == "uniform" else "zeros"
+        return "zeros" if self.kind == "lamb" else self.projection
 
     @property
     def softmax_bias(self):
@@ -77,3 +75,8 @@ class Initializers:
 
     def _normal(self, stddev):
         return keras.initializers.TruncatedNormal(stddev=stddev / TRUNCATED, seed=self.seed_generator)
+
+
+def seed_generator(seed) -> keras.random.SeedGenerator:
+    """Return a seed as a generator. An initialiser with a number as its seed would draw the same values at each call."""
+    return seed if isinstance(seed, keras.random.SeedGenerator) else keras.random.SeedGenerator(seed)

@@ -13,9 +13,9 @@ A kernel takes `inputs [num_steps, batch, input]`, time first because the recurr
 of the weights; cuDNN ignores it). Everything else keeps the type of the weights. It returns the outputs
 `[num_steps, batch, units]` and the last state.
 
-`state_mask [batch, units]`, if given, multiplies h on its way to the next step (recurrent dropout): h_{t-1} above becomes
-m ∘ h_{t-1}, the initial one too, but not the output. The mask is the same at all steps. A dropped recurrent weight is simply a
-zero in R.
+`state_mask [batch, units]`, if given, multiplies h before the product with R (recurrent dropout): h_{t-1} R above becomes
+(m ∘ h_{t-1}) R, also for the initial state; the output is not masked. The mask is the same at all steps. In a cell that reads
+its raw input, everything reads m ∘ h_{t-1}, as in lamb. A dropped recurrent weight is simply a zero in R.
 """
 
 import functools
@@ -53,18 +53,20 @@ def stepwise(cell, inputs, state, weights, product_dtype, state_mask=None):
     """
     kernel, recurrent_kernel, bias, *extra = weights
     recurrent_matmul = _multiply_steps(recurrent_kernel, inputs, product_dtype)
-    if cell.multiplies_extra:
-        extra = [_multiply_steps(weight, inputs, product_dtype) if weight.shape.rank == 2 else weight for weight in extra]
     if cell.reads_raw_input:
         multiply = _multiply_steps(kernel, inputs, product_dtype)
-        extra = [lambda x: multiply(x) + bias, *extra]
+        matrices = (_multiply_steps(weight, inputs, product_dtype) if weight.shape.rank == 2 else weight for weight in extra)
+        extra = [lambda x: multiply(x) + bias, *matrices]
     else:
-        inputs = _matmul_over_steps(inputs, kernel, product_dtype) + bias
+        inputs = matmul_over_steps(inputs, kernel, product_dtype) + bias
+
+    def masked(hidden):
+        return hidden if state_mask is None else hidden * state_mask
 
     def step(state, x):
-        if state_mask is not None:
-            state = state._replace(hidden=state.hidden * state_mask)
-        return cell.step(x, state, recurrent_matmul, *extra)
+        if cell.reads_raw_input:
+            return cell.step(x, state._replace(hidden=masked(state.hidden)), recurrent_matmul, *extra)
+        return cell.step(x, state, lambda hidden: recurrent_matmul(masked(hidden)), *extra)
 
     if inputs.shape[0] is None:
         states = tf.scan(step, inputs, state)
@@ -82,7 +84,7 @@ def _multiply_steps(matrix, sequence, dtype):
     num_steps, batch_size, _ = static_shape(sequence)
     factor, read = tf.stop_gradient(tf.cast(matrix, dtype)), []
     if sequence.shape[0] is None:  # then tf.scan traces one step for all
-        return functools.partial(matmul, b=matrix, dtype=dtype)
+        return functools.partial(matmul, b=tf.cast(matrix, dtype), dtype=dtype)
 
     @tf.custom_gradient
     def make_links(matrix):
@@ -142,9 +144,9 @@ def _rows(sequence):
     return tf.reshape(sequence, [-1, sequence.shape[-1]])
 
 
-def _matmul_over_steps(sequence, matrix, product_dtype, **transposes):
+def matmul_over_steps(sequence, matrix, dtype):
     """Return the product of every time step with `matrix`, as one matrix product: TensorFlow's batched product is slower."""
-    result = matmul(_rows(sequence), matrix, product_dtype, **transposes)
+    result = matmul(_rows(sequence), matrix, dtype)
     return tf.reshape(result, [*static_shape(sequence)[:2], result.shape[-1]])
 
 

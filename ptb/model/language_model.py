@@ -9,8 +9,8 @@ from ptb.config import Config, Dropout, Model, from_json, to_json
 from ptb.model.cells import CELLS
 from ptb.model.dropout import constant_mask, dropout, row_mask
 from ptb.model.heads import FIRST_WORDS, MixtureHead, SoftmaxHead
-from ptb.model.initializers import Initializers
-from ptb.model.kernels import find_kernel, matmul, static_shape
+from ptb.model.initializers import Initializers, seed_generator
+from ptb.model.kernels import find_kernel, matmul_over_steps, static_shape
 from ptb.runtime.devices import choose_kernel, on_host, visible_gpus
 
 
@@ -23,7 +23,6 @@ class Outputs(NamedTuple):
     features: tf.Tensor  # what the head reads: the same after the projection, if there is one, and its dropout
 
 
-@keras.saving.register_keras_serializable("ptb")
 class Recurrent(keras.layers.Layer):
     """One recurrent layer, time first, that takes its state as an argument and returns it.
 
@@ -50,14 +49,13 @@ class Recurrent(keras.layers.Layer):
     ):
         super().__init__(autocast=False, **kwargs)
         self.units = units
-        self.cell_name, self.cell = cell, CELLS[cell]
+        self.cell = CELLS[cell]
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.recurrent_initializer = keras.initializers.get(recurrent_initializer)
-        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.recurrent_initializer, self.bias_initializer = recurrent_initializer, bias_initializer
         self.mogrifier_rounds, self.mogrifier_rank = mogrifier_rounds, mogrifier_rank
         self.two_biases = two_biases
         self.forget_bias = forget_bias
-        self.rnn_mode, self.run_kernel = rnn_mode, find_kernel(rnn_mode, cell)
+        self.run_kernel = find_kernel(rnn_mode, cell)
         self.product_dtype = tf.as_dtype(self.dtype)
 
     def build(self, input_shape):
@@ -71,27 +69,12 @@ class Recurrent(keras.layers.Layer):
         if self.two_biases:
             self.recurrent_bias = self.add_weight((width,), self.bias_initializer, name="recurrent_bias")
         self.extra_weights = []
+        seed = seed_generator(getattr(self.kernel_initializer, "seed", None))
         for name, shape, stddev in self.cell.extra_weights(
             input_shape[-1], self.units, self.mogrifier_rounds, self.mogrifier_rank
         ):
-            seed = getattr(self.kernel_initializer, "seed", None)
             start = keras.initializers.TruncatedNormal(stddev=stddev, seed=seed) if stddev else "zeros"
             self.extra_weights.append(self.add_weight(shape, start, name=name))
-
-    def get_config(self):
-        """Return the arguments of the constructor, from which Keras rebuilds the layer."""
-        return super().get_config() | {
-            "units": self.units,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "recurrent_initializer": keras.initializers.serialize(self.recurrent_initializer),
-            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
-            "mogrifier_rounds": self.mogrifier_rounds,
-            "mogrifier_rank": self.mogrifier_rank,
-            "two_biases": self.two_biases,
-            "cell": self.cell_name,
-            "forget_bias": self.forget_bias,
-            "rnn_mode": self.rnn_mode,
-        }
 
     def initial_state(self, batch_size):
         """Return the state before any text: zeros `[batch, units]`."""
@@ -116,12 +99,13 @@ class Recurrent(keras.layers.Layer):
 class LanguageModel(keras.Model):
     """Predicts each next word from the words so far: `logits, state = model(inputs, state)`.
 
-    `architecture` and `dropout_rates` are parts of a configuration (ptb.config). Dropout stands before the first layer, between
-    layers and before the softmax, never on a recurrent connection, with a new mask at each time step (section 3.2 and figure 2
-    of the paper). Weights start uniform in ±`init_scale` and the biases of the recurrent layers at zero, as in the tutorial's
-    `ptb_word_lm.py`. With `two_biases` there are two biases per gate, both uniform, as in the paper's Lua code (an `nn.Linear`
-    of the input and one of h): their sum learns twice as fast as one bias would. With `one_hot_input` the first layer reads
-    one-hot vectors: the rows of its kernel are the embedding.
+    `architecture` and `dropout_rates` are parts of a configuration (ptb.config). As in the paper, the rates input, hidden and
+    output are those of dropout before the first layer, between layers and before the softmax, never on a recurrent connection,
+    with a new mask at each time step (section 3.2 and figure 2); the other fields of `Dropout` are of later papers. Weights
+    start uniform in ±`init_scale` and the biases of the recurrent layers at zero, as in the tutorial's `ptb_word_lm.py`, unless
+    `initializers` says otherwise. With `two_biases` there are two biases per gate, both uniform, as in the paper's Lua code (an
+    `nn.Linear` of the input and one of h): their sum learns twice as fast as one bias would. With `one_hot_input` the first
+    layer reads one-hot vectors: the rows of its kernel are the embedding.
 
     `rnn_mode` is "auto", "stepwise" or "cudnn" (ptb.model.kernels). `product_dtype` is the type of matrix products,
     "bfloat16" or by default `dtype`. `seed` decides the initial weights.
@@ -273,7 +257,7 @@ class LanguageModel(keras.Model):
         dropped = dropout(raw, rates.output, dropout_seed, places.output, rates.locked)
         features = dropout(self._project(dropped), rates.projected, dropout_seed, places.projected, rates.locked)
         if self.priors is not None:
-            features = tf.concat([self._matmul(dropped, self.priors.value), features], -1)
+            features = tf.concat([matmul_over_steps(dropped, self.priors.value, self.product_dtype), features], -1)
         return Outputs(tuple(layers), raw, dropped, features), tuple(new_state)
 
     def _embed(self, inputs, rate, seed, place):
@@ -290,14 +274,10 @@ class LanguageModel(keras.Model):
     def _project(self, features):
         if self.projection is None:
             return features
-        projected = self._matmul(features, self.projection.value)
+        projected = matmul_over_steps(features, self.projection.value, self.product_dtype)
         if self.projection_bias is not None:
             projected = tf.nn.bias_add(projected, self.projection_bias.value)
         return projected if self.priors is None else tf.tanh(projected)
-
-    def _matmul(self, features, matrix):
-        product = matmul(tf.reshape(features, [-1, features.shape[-1]]), matrix, self.product_dtype)
-        return tf.reshape(product, [*static_shape(features)[:2], product.shape[-1]])
 
 
 class MaskPlaces(NamedTuple):

@@ -163,10 +163,10 @@ class Progress:
         pace = self._pace
         if self._mark and state.window > self._mark[0]:
             pace = (state.read_clock() - self._mark[1]) / (state.window - self._mark[0])
-        every = self._config.stopping.validate_every
+        every, steps_left = self._config.stopping.validate_every, self._num_windows - state.window
         validations = self._config.stopping.validations_per_epoch(self._num_windows)
-        left = max(1, validations - state.window // every) if every else 1
-        epoch = (self._num_windows - state.window) * pace + left * self._validation_seconds
+        left = 1 + ((state.step + steps_left - 1) // every - state.step // every if every else 0)
+        epoch = steps_left * pace + left * self._validation_seconds
         whole = self._num_windows * pace + validations * self._validation_seconds
         return epoch, epoch + (self._config.num_epochs - state.epoch) * whole
 

@@ -70,7 +70,9 @@ class WeightAverages:
         return short
 
     def chosen(self) -> dict:
-        """Return the arrays of the weights that the last validation chose, by their names in a checkpoint."""
+        """Return the average that the last validation chose, arrays by their names in a checkpoint; {} if there is none."""
+        if not any(count.numpy() for count in self.counts.values()):
+            return {}
         return {f"weights/{weight.path}": array.numpy() for weight, array in zip(self.weights, self._mean_of_all())}
 
     def _mean_of_all(self):

@@ -45,8 +45,8 @@ def time_epoch(model, config: Config, train_windows: Windows, valid_windows: Win
 
     scores = max(1, len(averages.names))  # each average is validated
     scores *= config.stopping.validations_per_epoch(len(train_windows))
-    initial = model.initial_state(config.batch_size)
-    training, validation = _time_windows(train, train_windows, initial), _time_windows(validate, valid_windows, initial)
+    training = _time_windows(train, train_windows, model.initial_state(config.batch_size))
+    validation = _time_windows(validate, valid_windows, model.initial_state(len(valid_windows.streams)))
     return training + scores * validation, SCALING_PASSES * validation * config.temperature_scaling
 
 

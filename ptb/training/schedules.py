@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from ptb.config import Config, Cosine, OneCycle, Plateau, StepDecay
+from ptb.config import SGD, Config, Cosine, OneCycle, Plateau, StepDecay
 from ptb.training.state import TrainState
 
 
@@ -15,8 +15,12 @@ def step_rate(config: Config, state: TrainState, num_windows: int) -> float:
 
 
 def length_factor(config: Config, inputs) -> float:
-    """Return the factor of the learning rate for a window of random length: its share of num_steps (AWD-LSTM, main.py)."""
-    return inputs.shape[1] / config.num_steps if config.data.random_lengths else 1.0
+    """Return the factor of the learning rate for a window of random length: its share of num_steps (AWD-LSTM, main.py).
+
+    It gives each token the same weight. With SGD a loss that is summed over time does so already.
+    """
+    weighted = isinstance(config.optimizer, SGD) and config.loss.reduction == "sum"
+    return inputs.shape[1] / config.num_steps if config.data.random_lengths and not weighted else 1.0
 
 
 def learning_rate(config: Config, epoch: int, share: float = 0.0, validations: Sequence[float] = ()) -> float:

@@ -94,7 +94,7 @@ class TrainState:
         """Record the result of a validation, and whether it is the best so far.
 
         The checkpoint of this step has the weights of training. If averages were validated instead, `weights()` returns them by
-        name.
+        name; otherwise {}.
         """
         self.validated, self.valid_perplexity = self.step, perplexity
         self.validations.append(perplexity)

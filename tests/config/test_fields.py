@@ -181,6 +181,8 @@ def test_options_that_a_cell_does_not_have_are_rejected(cell):
         (Config, {"dropout": Dropout(projected=0.1)}, "projected"),
         (Config, {"dropout": Dropout(embedding=0.1), "model": Model(one_hot_input=True)}, "embedding"),
         (Config, {"num_steps": 1, "loss": Loss(tar=1.0)}, "tar"),
+        (Config, {"averaging": "nt_asgd", "stopping": Stopping(patience=6)}, "patience"),
+        (Config, {"budget_minutes": 60, "data": Data(random_lengths=True)}, "budget_minutes"),
     ],
 )
 def test_options_that_do_not_go_together_are_rejected(part, fields, name):
@@ -189,9 +191,11 @@ def test_options_that_do_not_go_together_are_rejected(part, fields, name):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("every", "count"), [(0, 1), (10, 4), (11, 4), (20, 2), (40, 1), (99, 1)])
-def test_an_epoch_of_40_steps_is_validated_every_so_many_and_at_its_end(every, count):
-    assert Stopping(validate_every=every).validations_per_epoch(40) == count
+@pytest.mark.parametrize("every", [0, 10, 11, 20, 40, 60, 99])
+def test_an_epoch_of_40_steps_is_validated_every_so_many_and_at_its_end(every):
+    epochs = every or 1  # after which both periods have come together
+    steps = {*range(40, 40 * epochs + 1, 40), *(range(every, 40 * epochs + 1, every) if every else ())}
+    assert Stopping(validate_every=every).validations_per_epoch(40) == pytest.approx(len(steps) / epochs)
 
 
 @pytest.mark.parametrize(

@@ -40,9 +40,9 @@ def test_a_configuration_knows_every_cell():
     assert set(config.CELLS_WITH_FORGET_GATE) == {name for name, cell in CELLS.items() if cell.forget_gate is not None}
 
 
-def assert_equals_numpy(layer):
+def assert_equals_numpy(cell, layer):
     inputs, state = make_case(layer)
-    expected_outputs, *expected_state = oracle.CELLS[layer.cell_name](inputs, *state, *layer.get_weights())
+    expected_outputs, *expected_state = oracle.CELLS[cell](inputs, *state, *layer.get_weights())
     outputs, state = layer(inputs, state)
     np.testing.assert_allclose(outputs, expected_outputs, rtol=1e-12)
     for got, expected in zip(state, expected_state, strict=True):
@@ -51,7 +51,26 @@ def assert_equals_numpy(layer):
 
 @each_cell
 def test_outputs_and_state_equal_numpy(cell):
-    assert_equals_numpy(make_layer(cell))
+    assert_equals_numpy(cell, make_layer(cell))
+
+
+@each_cell
+def test_a_mask_of_the_state_multiplies_h_before_the_recurrent_product_alone(cell):
+    """As in Keras's recurrent_dropout and Gal & Ghahramani (2016); the Mogrifier of lamb drops h before its rounds too."""
+    layer, mask = make_layer(cell), np.array([0.0, 2.0, 1.0, 0.5, 0.0, 3.0])
+    inputs, state = make_case(layer)
+    outputs, (hidden, *_) = layer(inputs, state, mask)
+    expected = []
+    for x in inputs:
+        if cell == "mogrifier_lstm":
+            state = LSTMState(state.hidden * mask, state.cell)
+        weights = layer.get_weights()
+        weights[1] = weights[1] * (1 if cell == "mogrifier_lstm" else mask[:, np.newaxis])  # (m ∘ h) R = h (m ∘ R)
+        (output,), *state = oracle.CELLS[cell](x[np.newaxis], *state, *weights)
+        state = CELLS[cell].state(*state)
+        expected.append(output)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-12)
+    np.testing.assert_allclose(hidden, expected[-1], rtol=1e-12)
 
 
 @each_cell
@@ -137,7 +156,7 @@ def test_the_cap_holds_some_input_gates_and_not_others():
 def test_a_mogrifier_of_any_number_of_rounds_and_any_rank_equals_numpy(rounds, rank):
     layer = make_layer("mogrifier_lstm", mogrifier_rounds=rounds, mogrifier_rank=rank)
     assert len(layer.extra_weights) == rounds * (3 if rank else 2)
-    assert_equals_numpy(layer)
+    assert_equals_numpy("mogrifier_lstm", layer)
 
 
 def test_a_mogrifier_whose_weights_are_zero_is_a_capped_lstm():

@@ -36,6 +36,13 @@ def test_torch():
             assert_uniform(start[f"{layer}/{name}"], units**-0.5)
 
 
+def test_the_projection_of_torch_starts_as_nn_linear():
+    """± 1 / √fan-in, the bias too: main.py of zihangdai/mos initialises the embedding and the softmax alone."""
+    start = weights(initializers="torch", layers=(400,), embedding_size=200, mixture=4)
+    for name in ("projection", "projection_bias", "priors"):
+        assert_uniform(start[name], 400**-0.5)
+
+
 def test_lamb():
     """The variance is 1 / fan-in after the truncation, because lamb draws with 1.3 times that: utils.py."""
     start = weights(initializers="lamb", forget_bias=1.0)

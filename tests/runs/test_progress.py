@@ -108,8 +108,10 @@ def test_the_time_left_is_that_of_steps_and_validations_without_the_first_step(
     count = len(train.make_windows(random_corpus, config)[0])
     assert len(left) == 3 * count > 30
     assert left[1] == (2 * (count - 2), 2 * (count - 2) + 2 * 2 * count)  # before the first validation
-    validations = 60 * (math.ceil(count / 10) if "validate_every" in changes else 1)
-    assert left[count + 1] == (2 * (count - 2) + validations, 2 * (count - 2) + validations + 2 * count + validations)
+    every, steps = changes.get("validate_every"), range(count + 3, 2 * count)  # those before the last of the second epoch
+    second = 60 * (1 + (sum(step % every == 0 for step in steps) if every else 0))
+    third = 60 * (1 + (count / every - math.gcd(count, every) / every if every else 0))  # the mean of all epochs
+    assert left[count + 1] == pytest.approx((2 * (count - 2) + second, 2 * (count - 2) + second + 2 * count + third))
     last = 120 if "averaging" in changes else 60
     assert left[-1] == (last, last)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Expected end")]

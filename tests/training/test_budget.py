@@ -12,7 +12,7 @@ from helpers import in_process, run_files
 from helpers.texts import raises_one_line
 from helpers.training_runs import StopAt
 from ptb.config import ConfigError, override
-from ptb.data.windows import windows
+from ptb.data.windows import validation_windows, windows
 from ptb.model.language_model import build_model
 from ptb.runs.storage import RunError
 from ptb.training import budget
@@ -38,6 +38,15 @@ def test_an_epoch_takes_the_time_of_its_windows_and_of_validations_of_each_avera
     scaling = budget.SCALING_PASSES * validation if config.temperature_scaling else 0
     expected = len(train_windows) + 2 * validations * validation
     assert budget.time_epoch(model, config, train_windows, valid_windows) == (expected, scaling)
+
+
+def test_a_short_validation_text_with_fewer_streams_can_be_timed():
+    config = override(CONFIG, {"batch_size": 64, "temperature_scaling": True})
+    valid_windows = validation_windows(np.arange(100, dtype=np.int32) % 7, 64, 5)
+    assert len(valid_windows.streams) < 64
+    train_windows = windows(np.arange(2000, dtype=np.int32) % 7, 64, 5)
+    model = build_model(config, 7)
+    assert min(budget.time_epoch(model, config, train_windows, valid_windows)) > 0
 
 
 def test_a_stopped_run_goes_on_to_the_epochs_that_it_began_with(random_corpus, tmp_path, monkeypatch):

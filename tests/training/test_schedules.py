@@ -96,3 +96,10 @@ def test_the_rate_of_a_window_of_random_length_is_scaled_by_its_length(length, f
     window = np.zeros((20, length), np.int32)
     assert length_factor(AWD_LSTM, window) == pytest.approx(factor)
     assert length_factor(override(AWD_LSTM, {"data": Data()}), window) == 1
+
+
+def test_the_sum_of_a_shorter_window_needs_no_lower_rate():
+    """Its gradient has fewer terms already. Adam divides by the size of the gradient."""
+    window, summed = np.zeros((20, 35), np.int32), override(AWD_LSTM, {"reduction": "sum", "ar": 0, "tar": 0})
+    assert length_factor(summed, window) == 1
+    assert length_factor(override(summed, {"optimizer": "Adam"}), window) == 0.5
