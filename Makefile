@@ -45,7 +45,7 @@ soak: $(VENV)/installed-dev
 fuzz: $(VENV)/installed-dev
 	$(BIN)/pip install --quiet --disable-pip-version-check atheris==3.0.0
 	for target in text characters symbols utf16 multibyte vocabulary archive zip gz bz2 xz config former_config checkpoint; do \
-		$(BIN)/python -m fuzz.run $$target -max_total_time=$(SECONDS) -rss_limit_mb=4096 || exit 1; \
+		PYTHONPATH=.:tests $(BIN)/python -m fuzz.run $$target -max_total_time=$(SECONDS) -rss_limit_mb=4096 || exit 1; \
 	done
 
 # Everything to run on a machine with a GPU, one after the other, with -j too. A stopped `make gpu` can resume the last part.
@@ -57,8 +57,7 @@ gpu:
 # Fails if TensorFlow sees no GPU. (`make test` skips the tests of cuDNN in that case.)
 test-gpu: $(VENV)/installed-dev
 	$(BIN)/python -c "$(CHECK_GPU)"
-	$(BIN)/python -m pytest tests/model tests/training tests/evaluation tests/runs/test_torch_weights.py \
-		tests/commands/test_evaluate.py
+	$(BIN)/python -m pytest tests/model tests/training tests/evaluation tests/commands/test_evaluate.py
 
 # All contestants stay in memory: `large` with all of them would need more than 24 GiB.
 bench: $(VENV)/installed $(TORCH)/installed

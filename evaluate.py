@@ -24,10 +24,10 @@ import cli
 from ptb.data.corpus import is_one_text, load_corpus
 from ptb.data.files import SPLITS, DataError
 from ptb.data.vocabulary import UNK
+from ptb.evaluation.adapt import METHODS, Adapter
 from ptb.evaluation.nbest import parse_nbest, rank_again
 from ptb.evaluation.score import Score
 from ptb.evaluation.sentences import SentenceScore, Totals
-from ptb.runs.adapt import METHODS, Adapter
 from ptb.runs.load import TrainedModel, load
 from ptb.runs.storage import RunError
 

@@ -5,8 +5,6 @@
 
 import importlib
 import os
-import sys
-from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,30 +41,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_MODULES})
-
-
-class _KerasFinder:
-    """Import hook: imports the classes that .keras files name as soon as Keras itself has been imported.
-
-    Keras loads a file only if its classes are registered. With this hook, `import ptb` is enough and stays fast.
-    """
-
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        spec = PathFinder.find_spec(name, path) if name == "keras" else None
-        if spec and spec.loader:
-            execute = spec.loader.exec_module
-
-            def execute_and_register(module):
-                execute(module)
-                if "ptb.runtime.environment" not in sys.modules:  # otherwise one of our modules is importing Keras
-                    importlib.import_module("ptb.model.language_model")
-
-            spec.loader.exec_module = execute_and_register
-        return spec
-
-
-if "keras" in sys.modules:
-    importlib.import_module("ptb.model.language_model")
-else:
-    sys.meta_path.insert(0, _KerasFinder)

@@ -1,4 +1,4 @@
-"""Random and mutated bytes for everything that reads files: see fuzz/targets.py."""
+"""Random and mutated bytes for everything that reads files: see tests/fuzz/targets.py."""
 
 import contextlib
 import json

@@ -5,11 +5,11 @@ import pytest
 
 from helpers import oracle
 from ptb.config import Dropout, Model
+from ptb.evaluation import adapt
+from ptb.evaluation.adapt import METHODS, Adapter
 from ptb.evaluation.cache import CacheSettings, cached_log_probabilities
 from ptb.evaluation.dynamic import DynamicSettings, gradient_statistics, make_dynamic_score
 from ptb.model.language_model import LanguageModel
-from ptb.runs import adapt
-from ptb.runs.adapt import METHODS, Adapter
 
 VOCAB = 12
 rng = np.random.default_rng(0)

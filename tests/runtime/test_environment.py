@@ -19,7 +19,7 @@ def python(code, *arguments, redirection="", **environment):
 def test_keras_with_another_backend_is_rejected():
     """Keras is replaced by its name and its backend, because the other backends need not be installed."""
     loaded = "from types import SimpleNamespace as new; sys.modules['keras'] = new(config=new(backend=lambda: 'jax'))"
-    process = python(f"import sys; {loaded}; import ptb")
+    process = python(f"import sys; {loaded}; import ptb; ptb.load")
     assert process.returncode == 1
     assert "ImportError: ptb: Keras" in process.stderr
 

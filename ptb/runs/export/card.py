@@ -7,7 +7,7 @@ from ptb.data.download import PTB_FINGERPRINT
 from ptb.runs.load import TrainedModel
 
 USES = {
-    "keras": '`import keras, ptb; model = keras.models.load_model("{file}")`, then `logits, state = model(ids, state)`',
+    "keras": '`from ptb import LanguageModel`, `keras.models.load_model("{file}")`, then `logits, state = model(ids, state)`',
     "saved_model": '`tf.saved_model.load("{file}").signatures`: `score(ids, lengths)` and `next_word(ids, state_…)`',
     "tflite": "a TensorFlow Lite interpreter: the signature `next_word(ids [1, 1], state_…)`",
     "onnx": '`onnxruntime.InferenceSession("{file}")`: `ids [batch, steps]`, `state_…` → `log_probabilities`, `new_state_…`',

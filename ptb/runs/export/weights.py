@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from ptb.config import from_json, to_json
 from ptb.model.language_model import build_model
+from ptb.model.torch_weights import to_torch
 from ptb.runs.export.source import Source, largest_difference, require
-from ptb.runs.torch_weights import to_torch
 
 
 def named_weights(model) -> dict[str, np.ndarray]:

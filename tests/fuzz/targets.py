@@ -1,6 +1,6 @@
 """Readers of files that others may have written, each fed with bytes: a result, or None for a typed error, never anything else.
 
-`tests/test_fuzz.py` feeds them with Hypothesis, `fuzz/run.py` with Atheris.
+`tests/test_fuzz.py` feeds them with Hypothesis, `tests/fuzz/run.py` with Atheris.
 """
 
 import bz2

@@ -10,7 +10,7 @@ from helpers.processes import ROOT
 from helpers.texts import raises_one_line
 from ptb.model.cells import LSTMState
 from ptb.model.language_model import Recurrent
-from ptb.runs.torch_weights import from_torch, to_torch
+from ptb.model.torch_weights import from_torch, to_torch
 
 
 @pytest.fixture(scope="module")
