@@ -23,7 +23,7 @@ from absl import flags
 import cli
 from ptb.data.corpus import is_one_text, load_corpus
 from ptb.data.files import SPLITS, DataError
-from ptb.data.vocabulary import UNK
+from ptb.data.tokens import UNK
 from ptb.evaluation.adapt import METHODS, Adapter
 from ptb.evaluation.nbest import parse_nbest, rank_again
 from ptb.evaluation.score import Score

@@ -17,7 +17,8 @@ from absl import flags
 
 import cli
 from ptb.data.files import DataError, read_file
-from ptb.data.vocabulary import UNK, lowercase_hint, quoted
+from ptb.data.tokens import UNK
+from ptb.data.vocabulary import lowercase_hint, quoted
 from ptb.runs.load import TrainedModel, load
 
 SENTENCE_LENGTH = 1000  # words (or characters) after which --sentences gives up, if there is no --length

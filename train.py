@@ -27,7 +27,8 @@ from ptb.data import grammar
 from ptb.data.corpus import Corpus, load_corpus
 from ptb.data.download import PTB_FINGERPRINT
 from ptb.data.files import DataError
-from ptb.data.vocabulary import UNK, UnknownTokens
+from ptb.data.tokens import UNK
+from ptb.data.vocabulary import UnknownTokens
 from ptb.data.windows import Windows, scoring_windows, validation_windows, windows
 from ptb.evaluation import sampling
 from ptb.evaluation.score import LONG_TEXT, make_eval_step, score

@@ -15,9 +15,8 @@ import numpy as np
 from ptb.data import download, grammar, memmap
 from ptb.data.files import SPLITS, DataError
 from ptb.data.sources import Source, find_source, name_of, one_text, read_pieces
+from ptb.data.tokens import EOS, UNK
 from ptb.data.vocabulary import (
-    EOS,
-    UNK,
     Reading,
     TokenIds,
     UnknownTokens,

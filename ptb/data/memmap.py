@@ -30,7 +30,8 @@ import numpy as np
 
 from ptb.data.files import DataError, open_binary, read_file
 from ptb.data.sources import Text, read_pieces
-from ptb.data.vocabulary import UNK, Reading, TokenIds, Vocabulary, require_eos, unknown_tokens_error, warn_of_unknown
+from ptb.data.tokens import UNK
+from ptb.data.vocabulary import Reading, TokenIds, Vocabulary, require_eos, unknown_tokens_error, warn_of_unknown
 
 CHUNK = 1 << 20  # ids processed at a time
 DAY = 24 * 60 * 60  # seconds; upper bound on the time to read any text

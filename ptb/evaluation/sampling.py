@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-from ptb.data.vocabulary import EOS, Vocabulary, join_tokens
+from ptb.data.tokens import EOS, join_tokens
+from ptb.data.vocabulary import Vocabulary
 from ptb.evaluation.score import state_signature
 
 SAMPLE_LENGTH = 100  # tokens

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ptb.data.vocabulary import EOS, UNK
+from ptb.data.tokens import EOS, UNK
 from ptb.evaluation.score import perplexity
 
 FREQUENCIES = (0, 1, 10, 100, 1_000, 10_000)  # lower ends of the groups: times a word occurs in the training text

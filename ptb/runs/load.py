@@ -13,7 +13,8 @@ import tensorflow as tf
 from ptb.config import Config, ConfigError, from_json
 from ptb.data.corpus import read_tokens
 from ptb.data.files import DataError
-from ptb.data.vocabulary import EOS, LEVELS, UNK, Vocabulary, join_tokens, lowercase_hint, quoted, tokenize
+from ptb.data.tokens import EOS, LEVELS, UNK, join_tokens, tokenize
+from ptb.data.vocabulary import Vocabulary, lowercase_hint, quoted
 from ptb.data.windows import scoring_windows
 from ptb.evaluation import beam, sampling
 from ptb.evaluation.score import (
@@ -355,7 +356,7 @@ class TrainedModel:
         return self.vocabulary.encode(tokens).tolist()
 
     def tokenize(self, lines: Iterable[str], framed: bool = True) -> Iterator[str]:
-        """Yield the tokens of lines, each with an `<eos>`, as the run reads a text; see `ptb.data.vocabulary.split_line`."""
+        """Yield the tokens of lines, each with an `<eos>`, as the run reads a text; see `ptb.data.tokens.split_line`."""
         return tokenize(lines, self.config.data.level, framed, self.lowercase, self.vocabulary.ids)
 
     def unknown_tokens(self, tokens: Sequence[str]) -> list[str]:

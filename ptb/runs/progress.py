@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ptb.config import Config
 from ptb.data.corpus import Corpus
-from ptb.data.vocabulary import LEVELS
+from ptb.data.tokens import LEVELS
 from ptb.evaluation.score import perplexity
 from ptb.runs import tensorboard
 from ptb.runs.folder import RunFolder

@@ -23,7 +23,7 @@ from helpers.texts import SENTENCE, TINY, write_files
 from helpers.training_runs import begin
 from ptb.config import override
 from ptb.data.corpus import load_corpus
-from ptb.data.vocabulary import EOS
+from ptb.data.tokens import EOS
 from ptb.runs import adapt
 
 CONFIG = override(TEST, {"layers": (4, 3), "init_scale": 0.7})

@@ -14,7 +14,8 @@ from helpers.texts import FILES, TEST, TRAIN, VALID, raises_one_line, tar_member
 from ptb.data import download, grammar
 from ptb.data.corpus import build_corpus, load_corpus, read_corpus, read_tokens
 from ptb.data.files import SPLITS, DataError
-from ptb.data.vocabulary import EOS, UNK, Vocabulary
+from ptb.data.tokens import EOS, UNK
+from ptb.data.vocabulary import Vocabulary
 
 ROOT = Path(__file__).parents[2]
 LINES = [text.splitlines() for text in (TRAIN, VALID, TEST)]

@@ -13,7 +13,8 @@ from helpers.texts import FILES, TEST, TRAIN, VALID, raises_one_line, tar_member
 from ptb.data import archives, files
 from ptb.data.corpus import is_one_text, read_corpus, read_tokens
 from ptb.data.files import DataError
-from ptb.data.vocabulary import EOS, Vocabulary
+from ptb.data.tokens import EOS
+from ptb.data.vocabulary import Vocabulary
 
 
 @pytest.mark.parametrize(("name", "expected"), [("folder.txt", False), ("text.txt", True), ("absent", True), ("a.tgz", False)])

@@ -15,7 +15,8 @@ from helpers.texts import TINY, raises_one_line, write_files
 from ptb.data import memmap, sources
 from ptb.data.corpus import load_corpus, read_corpus
 from ptb.data.files import DataError
-from ptb.data.vocabulary import EOS, UNK, Reading, Vocabulary
+from ptb.data.tokens import EOS, UNK
+from ptb.data.vocabulary import Reading, Vocabulary
 
 TEXTS = {
     "train.txt": "\ufeffthe cat sees the dogs\n\nthe dogs see <unk>\nno_body sleeps",

@@ -13,7 +13,8 @@ from helpers.texts import raises_one_line, tar_members, tgz, write_files, zipped
 from ptb.data import files
 from ptb.data.corpus import build_corpus, is_one_text, load_corpus, read_corpus, read_tokens
 from ptb.data.files import SPLITS, DataError
-from ptb.data.vocabulary import EOS, UNK, Vocabulary, split_line
+from ptb.data.tokens import EOS, UNK, split_line
+from ptb.data.vocabulary import Vocabulary
 
 RAW = {"train.txt": "the cat sat\nthe cat ran\na dog\n", "valid.txt": "the bird sat\n", "test.txt": "the cat\n"}
 RAW_WORDS = (UNK, EOS, "cat", "the")  # <unk> stands for sat, ran, a and dog, which train has once

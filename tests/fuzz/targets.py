@@ -20,7 +20,8 @@ from configs import TEST
 from ptb.config import override, to_json
 from ptb.data.corpus import read_corpus, read_tokens
 from ptb.data.files import SPLITS, DataError
-from ptb.data.vocabulary import EOS, UNK, Vocabulary
+from ptb.data.tokens import EOS, UNK
+from ptb.data.vocabulary import Vocabulary
 from ptb.model.language_model import build_model
 from ptb.runs.folder import RunFolder
 from ptb.runs.storage import RunError

@@ -10,7 +10,8 @@ from configs import SMALL
 from helpers.run_files import record_of
 from helpers.texts import raises_one_line
 from ptb.config import from_json, override
-from ptb.data.vocabulary import EOS, Vocabulary
+from ptb.data.tokens import EOS
+from ptb.data.vocabulary import Vocabulary
 from ptb.runs.folder import RunFolder
 from ptb.runs.storage import RunError
 

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from ptb.data.vocabulary import EOS
+from ptb.data.tokens import EOS
 from ptb.evaluation.sampling import distribution
 from ptb.model.language_model import build_model
 from ptb.runs.load import TrainedModel
