@@ -62,8 +62,8 @@ def with_tables(page: str, names: Iterable[str], results: pathlib.Path, root: pa
 
 def headline_table(results: pathlib.Path) -> Iterator[str]:
     """Yield the lines of the README's table."""
-    yield "| configuration | parameters | ours, test (valid) | runs | published, test (valid) | hours, machine | command |"
-    yield "|---|---|---|---|---|---|---|"
+    yield "| configuration | parameters | ours, test (valid) | runs | published, test (valid) | hours, machine |"
+    yield "|---|---|---|---|---|---|"
     for name, count in HEADLINES:
         scores = single_scores(results, name) if count == 1 else averaged_scores(results, name, count)
         if scores is None:
@@ -74,10 +74,7 @@ def headline_table(results: pathlib.Path) -> Iterator[str]:
         label = f"`{name}`" + (f", {count} averaged" if count > 1 else "")
         made = f"{mean_hours(runs):.1f}, {machines(runs)}" if count == 1 else ""
         seeds = len(runs) if count == 1 else count
-        yield (
-            f"| {label} | {parameters:,} | {test} ({valid}) | {seeds} | {published(name, count)} "
-            f"| {made} | `python reproduce.py --model={name} --seeds={seeds}` |"
-        )
+        yield f"| {label} | {parameters:,} | {test} ({valid}) | {seeds} | {published(name, count)} | {made} |"
 
 
 def published(name: str, count: int = 1) -> str:
@@ -89,18 +86,28 @@ def published(name: str, count: int = 1) -> str:
 
 
 def table_1(results: pathlib.Path) -> Iterator[str]:
-    """Yield the lines of the paper's table: each row by its text, and by its code and in other precisions if that was run."""
-    yield "| | published valid / test | ours valid / test | runs | products in | best test | hours a run | machine | Gflop/s |"
+    """Yield the lines of the table of all published rows: as published, and with code choices and in precisions that were run.
+
+    The last line names the rows without a finished run.
+    """
+    yield "| | published valid / test | ours valid / test | runs | precision | best test | hours a run | machine | Gflop/s |"
     yield "|---|---|---|---|---|---|---|---|---|"
+    not_run = []
     for name, named in CONFIGS.items():
         for count, (valid, test) in named.published.items():
             variants = [name, *(other for other, variant in CONFIGS.items() if variant.base == name and is_code_choice(other))]
             for model, precision in itertools.product(variants, PRECISIONS):
                 row = row_name(model, precision)
                 ours = single(results, row, CONFIGS[model]) if count == 1 else averaged(results, row, count)
-                if ours or (model, precision) == (name, "auto"):
-                    label = row if count == 1 else f"{row}, {count} averaged"
-                    yield f"| {label} | {_published_number(valid)} / {test:.1f} | {ours or 'not run | | | | | |'} |"
+                label = row if count == 1 else f"{row}, {count} averaged"
+                numbers = f"{_published_number(valid)} / {test:.1f}"
+                if ours:
+                    yield f"| {label} | {numbers} | {ours} |"
+                elif (model, precision) == (name, "auto"):
+                    not_run.append(f"{label} ({numbers})")
+    if not_run:
+        yield ""
+        yield f"No finished run (published valid / test): {'; '.join(not_run)}."
 
 
 def _published_number(perplexity: float | None) -> str:
@@ -114,7 +121,7 @@ def is_code_choice(name: str) -> bool:
 
 def others_table(results: pathlib.Path) -> Iterator[str]:
     """Yield the lines of the table of small and of the configurations without published numbers of their own, if run."""
-    yield "| configuration | train | valid | test | | runs | products in | hours a run |"
+    yield "| configuration | train | valid | test | | runs | precision | hours a run |"
     yield "|---|---|---|---|---|---|---|---|"
     others = [name for name, named in CONFIGS.items() if not named.published and name not in ("test", "demo")]
     for model, precision in itertools.product(("small", *others), PRECISIONS):

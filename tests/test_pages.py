@@ -42,7 +42,7 @@ def test_names_of_the_library_exist():
 
 
 def test_every_module_is_in_the_list_of_files():
-    listed = (ROOT / "docs" / "how.md").read_text()
+    listed = (ROOT / "docs" / "development.md").read_text()
     modules = [path.relative_to(ROOT) for path in ROOT.glob("ptb/*/*.py") if path.name != "__init__.py"]
     assert [module for module in modules if f"(../{module})" not in listed] == []
 
