@@ -16,8 +16,11 @@ logger = logging.getLogger(__name__)
 
 
 def is_ptb(record: Mapping[str, Any]) -> bool:
-    """Return whether the run of a config.json was trained on PTB, under its fingerprint or read in another way."""
-    return record["corpus"] == PTB_FINGERPRINT or record["data_path"] is None
+    """Return whether the run of a config.json was trained on PTB: the fingerprint says so, or train.py read it in another way.
+
+    Earlier versions wrote None for texts that were given from Python too; the model of such runs is called custom.
+    """
+    return record["corpus"] == PTB_FINGERPRINT or (record["data_path"] is None and record["model"] != "custom")
 
 
 def read_texts(
@@ -31,9 +34,8 @@ def read_texts(
         name = ",".join(os.path.basename(os.path.abspath(part)) for part in data_path.split(","))
         return {name: lm.read_tokens(data_path, encoding)}
     path = lm.record["data_path"] if data_path is None else data_path
-    unnamed = DataError(f"{lm.run.path}: was trained on a text that its config.json does not name; name it with --data_path")
-    if path == "":
-        raise unnamed
+    if not path and not is_ptb(lm.record):
+        raise DataError(f"{lm.run.path}: was trained on a text that its config.json does not name; name it with --data_path")
     options = lm.config.data.reading | {"lowercase": lm.lowercase, "encoding": encoding or lm.encoding}
     try:
         corpus = load_corpus(path, lm.vocabulary, **options)
@@ -41,7 +43,5 @@ def read_texts(
         cure = "; or name the text with --data_path, and of a single file the --split that was held out"
         raise error if data_path else DataError(f"{error}{cure}") from None
     if data_path is None and corpus.fingerprint() != lm.record["corpus"]:
-        if path is None:  # PTB never changes: it was another text, given to an earlier version from Python
-            raise unnamed
-        logger.warning("%s: is not, or no longer, the text that %s was trained on", path, lm.run.path)
+        logger.warning("%s: is not, or no longer, the text that %s was trained on", path or "PTB", lm.run.path)
     return {split: getattr(corpus, split) for split in splits or ("valid", "test")}

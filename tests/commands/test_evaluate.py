@@ -164,8 +164,8 @@ def test_texts_are_named_by_their_files(folders, tmp_path, monkeypatch):
 
 
 def test_a_run_whose_text_has_no_name_is_not_taken_for_one_on_ptb(tmp_path, tiny_corpus, monkeypatch):
-    """None is PTB; an earlier version also wrote it for a text that was given from Python."""
-    monkeypatch.setattr("ptb.data.download.download_ptb", lambda _: tiny_corpus)
+    """None is PTB; earlier versions wrote it for texts that were given from Python too, to models called custom."""
+    monkeypatch.setattr("ptb.data.download.download_ptb", lambda _: pytest.fail("PTB was asked for"))
     for number, data_path in enumerate(("", None)):
         run = tmp_path / f"run-{number}"
         write_run(run, CONFIG, load_corpus(str(tiny_corpus)).vocabulary.words, corpus="another", data_path=data_path)
