@@ -17,6 +17,7 @@ anywhere, and IPython can `%run` a command twice with different flags.
 import contextlib
 import difflib
 import errno
+import importlib.util
 import inspect
 import io
 import logging
@@ -132,7 +133,8 @@ def _parse(values: flags.FlagValues, takes_runs: bool) -> list[str]:
 
 def _explain_unknown_flag(name: str, value: str, values: flags.FlagValues) -> str:
     """Return a line that says what to write instead of an unknown flag."""
-    cure = FOREIGN_FLAGS.get(name.replace("-", "_")) or _setting(name, value)
+    foreign, setting = FOREIGN_FLAGS.get(name.replace("-", "_")), _setting(name, value)
+    cure = setting if setting and value.isalpha() else foreign or setting  # --clip=element is ours, --clip=0.25 PyTorch's
     if cure and re.match(r"--(\w+)", cure)[1] in values:
         return f"--{name}: is no flag here; write {cure}"
     near = difflib.get_close_matches(name, values, n=1)
@@ -244,6 +246,12 @@ def reject_flags(values: flags.FlagValues, reason: str, *names: str) -> None:
             raise flags.Error(f"--{name}: {reason}")
 
 
+def require_matplotlib() -> None:
+    """Raise RunError if matplotlib is not installed: the commands that draw need it, and no other does."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise RunError("matplotlib: is not installed, and draws the charts; type: pip install matplotlib")
+
+
 def parse_settings(settings: Iterable[str]) -> dict[str, str]:
     """Return the values of --set by name: `["learning_rate=0.5"]` gives `{"learning_rate": "0.5"}`. Raises flags.Error."""
     pairs = [setting.partition("=") for setting in settings]
@@ -283,10 +291,10 @@ def define_data_path(values: flags.FlagValues, help: str | None = None) -> None:
     )
 
 
-def define_encoding(values: flags.FlagValues, default: str | None) -> None:
+def define_encoding(values: flags.FlagValues, default: str | None, reads_stdin: bool = False) -> None:
     """Define --encoding, the name of a codec of Python."""
     help = "Encoding of the text, for example utf-16, latin-1 or cp1252."
-    help += "" if default else " Default: that of the training, and UTF-8 for standard input."
+    help += "" if default else f" Default: that of the training{', and UTF-8 for standard input' * reads_stdin}."
     flags.DEFINE_string("encoding", default, help, flag_values=values)
     message = "is no encoding that Python knows; write for example utf-8, utf-16, latin-1 or cp1252"
     flags.register_validator("encoding", lambda name: name is None or is_encoding(name), message, flag_values=values)

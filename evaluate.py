@@ -21,8 +21,7 @@ import numpy as np
 from absl import flags
 
 import cli
-from ptb.data.corpus import is_one_text, load_corpus
-from ptb.data.files import SPLITS, DataError
+from ptb.data.files import SPLITS
 from ptb.data.tokens import UNK
 from ptb.evaluation.adapt import METHODS, Adapter
 from ptb.evaluation.nbest import parse_nbest, rank_again
@@ -30,6 +29,7 @@ from ptb.evaluation.score import Score
 from ptb.evaluation.sentences import SentenceScore, Totals
 from ptb.runs.load import TrainedModel, load
 from ptb.runs.storage import RunError
+from ptb.runs.texts import read_texts
 
 PER_TOKEN = ("split", "word", "log_probability", "rank")  # nats; rank 1: no other word was more likely
 
@@ -60,7 +60,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.register_validator("lm_scale", lambda scale: scale is None or math.isfinite(scale), "must be finite", **options)
     flags.DEFINE_bool("json", False, "Print JSON, one record per line, instead of a table.", **options)
     cli.define_checkpoint(values)
-    cli.define_encoding(values, None)
+    cli.define_encoding(values, None, reads_stdin=True)
     cli.define_lowercase(values, "Read texts in lower case, except for words that the vocabulary has, such as PTB's N.")
     cli.define_rnn_mode(values)
     cli.define_precision(values, "float32")
@@ -125,7 +125,7 @@ def score_texts(
         cli.name_weights(lm)
         previous = lm
         if count == 1 or not average:
-            texts = load_texts(lm, data_path, splits, encoding)
+            texts = read_texts(lm, data_path, splits, encoding)
         if per_token:
             write_csv(per_token, [PER_TOKEN], "w")
         for name, ids in texts.items():
@@ -153,7 +153,7 @@ def score_adaptively(
     of these weights and texts, are not repeated: a stopped search goes on, and dynamic_cache begins with the rates of dynamic.
     `temperature` makes its few passes again. Test is scored once.
     """
-    splits = load_texts(lm, data_path, list(SPLITS), encoding)
+    splits = read_texts(lm, data_path, list(SPLITS), encoding)
     adapter, scored = Adapter(lm.model, splits["train"]), {}
     texts = hashlib.sha256(splits["train"].tobytes() + splits["valid"].tobytes()).hexdigest()[:16]
     record = {"of": {"step": lm.weights.step, "precision": lm.precision, "texts": texts}}
@@ -195,25 +195,6 @@ def check_comparable(models: list[TrainedModel], data_path: str | None = None) -
             raise RunError(f"{path}: its vocabulary differs from that of {other}; average runs of one vocabulary")
         if data_path is None and lm.record["corpus"] != first.record["corpus"]:
             raise RunError(f"{path}: was trained on another text than {other}; name the text to score with --data_path")
-
-
-def load_texts(
-    lm: TrainedModel, data_path: str | None = None, splits: list[str] | None = None, encoding: str | None = None
-) -> dict[str, np.ndarray]:
-    """Return the ids of each text to score, by name: a whole text, or the splits asked for."""
-    if data_path not in (None, "demo") and not splits and is_one_text(data_path):
-        name = ",".join(os.path.basename(os.path.abspath(part)) for part in data_path.split(","))
-        return {name: lm.read_tokens(data_path, encoding)}
-    path = data_path or lm.record["data_path"]
-    options = lm.config.data.reading | {"lowercase": lm.lowercase, "encoding": encoding or lm.encoding}
-    try:
-        corpus = load_corpus(path, lm.vocabulary, **options)
-    except DataError as error:
-        cure = "; or name the text with --data_path, and of a single file the --split that was held out"
-        raise error if data_path else DataError(f"{error}{cure}") from None
-    if data_path is None and corpus.fingerprint() != lm.record["corpus"]:
-        logger.warning("%s: is not, or no longer, the text that %s was trained on", path or "PTB", lm.run.path)
-    return {split: getattr(corpus, split) for split in splits or ("valid", "test")}
 
 
 def score_sentences(

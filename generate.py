@@ -51,7 +51,7 @@ def define_flags(values: flags.FlagValues) -> None:
     help = "Write no text, but this many of the most likely next words, with probabilities."
     flags.DEFINE_integer("top", None, help, lower_bound=1, **options)
     cli.define_checkpoint(values)
-    cli.define_encoding(values, None)
+    cli.define_encoding(values, None, reads_stdin=True)
     cli.define_lowercase(values, "Read the prompt in lower case, except for words that the vocabulary has, such as PTB's N.")
     cli.define_rnn_mode(values)
     cli.define_precision(values, "float32")
@@ -65,21 +65,24 @@ def main(values: flags.FlagValues, paths: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the reader has seen enough: not an error
     options = {name: values[name].value for name in ("checkpoint", "rnn_mode", "precision", "lowercase")}
     lm = load(paths[0], **options)
+    if values.prompt_file:
+        prompt = read_prompt(values.prompt_file, values.encoding, lm.encoding)
+        answer(lm, values, prompt, "standard input" if values.prompt_file == "-" else values.prompt_file)
+        return
     if not values.interactive:
-        prompt = read_prompt(values.prompt_file, values.encoding, lm.encoding) if values.prompt_file else values.prompt
-        answer(lm, values, prompt)
+        answer(lm, values, values.prompt, "--prompt")
         return
     for prompt in interactive_prompts(values.encoding):
         try:
-            answer(lm, values, prompt)
+            answer(lm, values, prompt, "standard input")
         except DataError as error:  # the next one may be better
             logger.warning("%s", error)
         print(flush=True)
 
 
-def answer(lm: TrainedModel, values: flags.FlagValues, prompt: str) -> None:
+def answer(lm: TrainedModel, values: flags.FlagValues, prompt: str, source: str) -> None:
     """Print texts that begin with the prompt, or the words that come next. Raise DataError as `check_prompt`."""
-    check_prompt(lm, prompt)
+    check_prompt(lm, prompt, source)
     excluded = [lm.vocabulary.ids[UNK]] if values.avoid_unk and UNK in lm.vocabulary.ids else []
     narrowing = {
         "temperature": values.temperature,
@@ -149,24 +152,26 @@ def check_flags(values: flags.FlagValues, paths: list[str]) -> None:
         )
     if values.prompt_file:
         cli.reject_flags(values, "does not go with --prompt_file", "prompt")
+    elif not values.interactive:
+        cli.reject_flags(values, "needs --prompt_file or --interactive", "encoding")
     if len(paths) > 1:
         raise flags.Error(f'unexpected argument {paths[1]!r}: name one run, and quote a prompt: --prompt="the company"')
 
 
-def check_prompt(lm: TrainedModel, prompt: str) -> None:
+def check_prompt(lm: TrainedModel, prompt: str, source: str) -> None:
     """Warn of unknown words that become `<unk>`, and of unknown characters that are left out.
 
-    Raise DataError if the vocabulary cannot stand for the prompt.
+    `source` names the flag or file of the prompt. Raise DataError if the vocabulary cannot stand for it.
     """
     try:
         lm.encode_prompt(prompt)
     except DataError as error:
-        raise DataError(f"--{error}") from None
+        raise DataError(f"{source}{str(error).removeprefix('prompt')}") from None
     unknown = lm.unknown_tokens([*lm.tokenize(prompt.split("\n"), framed=False)])
     if unknown:
         fate = f"read as {UNK}" if UNK in lm.vocabulary.ids else "left out"
         hint = lowercase_hint(unknown, lm.vocabulary)
-        logger.warning("--prompt: not in the vocabulary, %s: %s%s", fate, quoted(unknown), hint)
+        logger.warning("%s: not in the vocabulary, %s: %s%s", source, fate, quoted(unknown), hint)
 
 
 def write(pieces: Iterable[str]) -> None:

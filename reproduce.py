@@ -52,6 +52,7 @@ def main(values: flags.FlagValues) -> None:
     if not values.tables:
         raise flags.Error("--model: is missing; name a configuration, for example --model=small")
     cli.reject_flags(values, "is for training; name a --model too", "seeds", "precision", "data_path", "runs", "record")
+    cli.require_matplotlib()
     for page in tables.rewrite_pages():
         print_line(f"{page}: rewritten")
 
@@ -111,7 +112,7 @@ def record_run(path: pathlib.Path, results: pathlib.Path) -> None:
         return
     if "result.json" in known and records.get("result.json") not in (None, known["result.json"]):
         tables.average_path(results, row).unlink(missing_ok=True)
-        for other in results.glob(f"{row}-[0-9]*"):
+        for other in tables.run_folders(results, row):
             if not (path.parent / other.name).exists():
                 print_line(f"{other.name}: deleted, its records were of another run than those in {path.parent}")
                 shutil.rmtree(other)

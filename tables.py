@@ -17,6 +17,7 @@ import reference
 from configs import CONFIGS, Named, published_scores
 from ptb.config import Config, differences, from_json, value_text
 from ptb.model.cells import CELLS
+from ptb.runs.folder import RunFolder
 from ptb.runs.storage import reading, write_atomically
 from ptb.runtime.devices import PRECISIONS
 
@@ -160,7 +161,7 @@ def trials_table(results: pathlib.Path) -> Iterator[str]:
     yield "| trial | seed | `--set` | valid after each epoch | train | minutes, machine |"
     yield "|---|---|---|---|---|---|"
     for path in sorted(results.glob("trials/*/history.jsonl")):
-        (record,), epochs = read_records(path.parent / "config.json"), read_records(path)
+        (record,), epochs = read_records(path.parent / "config.json"), RunFolder(path.parent).history
         changes = differences(from_json(record["config"]), CONFIGS["one_hour"].config)
         settings = " ".join(f"{name}={value_text(value)}" for name, value in changes.items() if name not in NOT_OF_A_TRIAL)
         valid = ", ".join(f"{epoch['valid_perplexity']:.1f}" for epoch in epochs)
@@ -223,7 +224,12 @@ def row_name(model: str, precision: str) -> str:
 
 def results_of(results: pathlib.Path, row: str) -> list[dict]:
     """Return the `result.json` of every run of a row."""
-    return [record for path in sorted(results.glob(f"{row}-[0-9]*/result.json")) for record in read_records(path)]
+    return [record for folder in run_folders(results, row) for record in read_records(folder / "result.json")]
+
+
+def run_folders(results: pathlib.Path, row: str) -> list[pathlib.Path]:
+    """Return the folders of a row's runs, `<row>-<seed>`; not `<row>-1-backup`."""
+    return sorted(path for path in results.glob(f"{row}-*") if re.fullmatch("[0-9]+", path.name.removeprefix(f"{row}-")))
 
 
 def read_records(path: pathlib.Path) -> list[dict]:
@@ -259,7 +265,7 @@ def mean_hours(records: list[dict]) -> float:
 
 def arithmetic_rate(results: pathlib.Path, row: str, config: Config) -> str:
     """Return the mean rate of a row's training in Gflop/s: 6 operations per weight of a matrix product and per token."""
-    epochs = [epoch for path in results.glob(f"{row}-[0-9]*/history.jsonl") for epoch in read_records(path)]
+    epochs = [epoch for folder in run_folders(results, row) for epoch in RunFolder(folder).history]
     tokens = sum(epoch["words_per_second"] * epoch["seconds"] for epoch in epochs)
     seconds = sum(epoch["seconds"] for epoch in epochs)
     return f"{6 * products_per_token(config) * tokens / seconds / 1e9:.0f}" if seconds else ""
@@ -267,9 +273,13 @@ def arithmetic_rate(results: pathlib.Path, row: str, config: Config) -> str:
 
 def products_per_token(config: Config, vocab_size: int = VOCAB_SIZE) -> int:
     """Return the multiplications and additions of one token's forward pass in matrix products, each pair counted once."""
-    model = config.model
+    model, cell, total = config.model, CELLS[config.model.cell], 0
     sizes = [model.input_size, *model.layers]
-    total = sum(CELLS[model.cell].num_gates * units * (before + units) for before, units in itertools.pairwise(sizes))
+    for before, units in itertools.pairwise(sizes):
+        total += cell.num_gates * units * (before + units)
+        if cell.reads_raw_input:
+            extra = cell.extra_weights(before, units, model.mogrifier_rounds, model.mogrifier_rank)
+            total += sum(math.prod(weight.shape) for weight in extra if len(weight.shape) == 2)  # the others are biases
     softmaxes = max(model.mixture, 1)
     if model.mixture or model.projection != "none":
         total += softmaxes * sizes[-1] * model.features_size

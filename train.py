@@ -34,11 +34,12 @@ from ptb.evaluation import sampling
 from ptb.evaluation.score import LONG_TEXT, make_eval_step, score
 from ptb.evaluation.temperature import scale_temperature
 from ptb.model.language_model import LanguageModel, build_model
+from ptb.runs.changes import find_changes
 from ptb.runs.folder import RunFolder, run_name
 from ptb.runs.load import TrainedModel, load, read_config
 from ptb.runs.outcome import overfitting, require_better_than_guessing
 from ptb.runs.progress import Monitoring, Progress, can_draw, describe, is_due
-from ptb.runs.resume import check_source, initialize, resume, resume_hint
+from ptb.runs.resume import complete_about, describe_source, initialize, resume, resume_hint
 from ptb.runs.tensorboard import SAMPLE
 from ptb.runtime import devices, replicas
 from ptb.runtime.profiling import profile_steps
@@ -169,9 +170,9 @@ def train(
 ) -> dict:
     """Train a configuration to its end, from wherever its run folder is, and score the test text.
 
-    `about` has the model's name, the data_path and the overrides, for config.json. With `rewinds`, training that diverges
-    returns to the start of its epoch with lower learning rates. With `resume_with_changes` a run goes on although some fields
-    of its configuration differ. A new run begins with the weights of the run `init_from`. Return the content of result.json.
+    `about` is for config.json: see `complete_about`. With `rewinds`, training that diverges returns to the start of its epoch
+    with lower learning rates. With `resume_with_changes` a run goes on although some fields of its configuration differ. A new
+    run begins with the weights of the run `init_from`. Return the content of result.json.
 
     Raises RunError if the folder holds another run or the training ends worse than guessing, DataError if a text is too short,
     DeviceError for a kernel or a precision that the machine does not have, Diverged if training diverges. SIGTERM, SIGHUP and
@@ -182,13 +183,12 @@ def train(
     kernel, chosen = choose_kernel(rnn_mode, config), devices.choose_precision(precision, gpus)
     if config.budget_minutes:
         config = within_budget(config, corpus, run, kernel, chosen)
-    record = {"model": "custom", "seed": seed, "precision": precision, "corpus": corpus.fingerprint(), "data_path": None}
-    record |= {"overrides": {}, "encoding": "utf-8"} | (about or {}) | {"config": to_json(config)}
+    about = complete_about(about or {}, run, text := corpus.fingerprint())
+    record = about | {"seed": seed, "precision": precision, "corpus": text, "config": to_json(config)}
     source = init_from if init_from is None or isinstance(init_from, TrainedModel) else load(init_from)
     if source:
-        check_source(source, config, corpus.vocabulary)
-        record["init_from"] = {"run": str(source.run.path)}
-    replicas.assert_workers_agree(record | {"data_path": None, "chosen precision": chosen, "kernel": kernel})
+        record["init_from"] = describe_source(source, config, corpus.vocabulary)
+    replicas.assert_workers_agree(record | dict.fromkeys(about) | {"chosen precision": chosen, "kernel": kernel})
     if run.matches(record, resume_with_changes) and (result := run.result):
         print_line(f"{run.path}: finished, test perplexity {result['test_perplexity']:.3f}; nothing to do")
         return result
@@ -217,6 +217,7 @@ def train(
                 state = train_epochs(config, corpus, run, model, setting, stop, progress)
                 result = score_test(config, corpus, run, model, state, setting, stop)
                 progress.end_run(state, result)
+                run.write_json("result.json", result)  # last: from now on the run is finished
                 return result
             except Diverged as error:
                 if not rewinds:
@@ -308,7 +309,8 @@ def within_budget(config: Config, corpus: Corpus, run: RunFolder, kernel: str, p
         raise ConfigError("budget_minutes: workers would count different epochs; set num_epochs instead")
     if run.record:
         begun = read_config(run)[1]
-        if config.budget_minutes != begun.budget_minutes:
+        changes = find_changes(flatten(begun), flatten(config))
+        if config.budget_minutes != begun.budget_minutes and all(change.may_happen() for change in changes):
             cure = "use --set budget_minutes=0 --set num_epochs=… to go on"
             raise ConfigError(f"budget_minutes: {run.path} began with {begun.num_epochs} epochs, and keeps them; {cure}")
         return override(config, {"num_epochs": begun.num_epochs})
@@ -345,7 +347,7 @@ def epoch_windows(all_windows: Windows, config: Config, seed: int, epoch: int) -
 
 
 def score_test(config, corpus, run, model: LanguageModel, state: TrainState, setting, stop) -> dict:
-    """Score every prediction of the test text at batch 1, write `result.json` and return its content.
+    """Score every prediction of the test text at batch 1. Return the content of `result.json`.
 
     Products are in float32, as in evaluate.py: the score is that of the weights, wherever they were trained.
     """
@@ -379,7 +381,6 @@ def score_test(config, corpus, run, model: LanguageModel, state: TrainState, set
         print_line(f"These are the weights of step {state.best_step}, the best on the validation text")
     elif line := overfitting(run, state):
         print_line(line)
-    run.write_json("result.json", result)
     return result
 
 

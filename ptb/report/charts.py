@@ -1,4 +1,4 @@
-"""The charts of a report, drawn by matplotlib: `pip install 'ptb[report]'`."""
+"""The charts of a report, drawn by matplotlib: `pip install '.[report]'` in the checkout."""
 
 import io
 import re

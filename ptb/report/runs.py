@@ -1,6 +1,5 @@
 """What a report knows of each run: its records, and its model if the folder has weights."""
 
-import json
 import math
 import pathlib
 from collections.abc import Sequence
@@ -12,7 +11,8 @@ from ptb.config import Config, flatten
 from ptb.report.words import ScoredText
 from ptb.runs.folder import RunFolder
 from ptb.runs.load import TrainedModel, load, read_config
-from ptb.runs.storage import RunError, reading
+from ptb.runs.storage import RunError
+from ptb.runs.texts import is_ptb
 
 SAMPLE_LENGTH = 60  # tokens
 
@@ -40,30 +40,21 @@ class Reported(NamedTuple):
         return np.array([epoch.get(name, math.nan) for epoch in self.history])
 
 
-def open_run(path: str, published=None, lowercase: bool = False) -> Reported:
-    """Open a run folder. Raise RunError if it holds no run or has not finished its first epoch."""
+class NothingToReport(RunError):
+    """A file, or a run that has not finished its first epoch: `runs/*` can have both beside other runs."""
+
+
+def open_run(path: str, lowercase: bool = False) -> Reported:
+    """Open a run folder. Raise RunError if it holds no run, and NothingToReport if that is no mistake."""
     run = RunFolder(path)
+    if run.path.is_file():
+        raise NothingToReport(f"{path}: is a file; name the folder of a run")
     record, config = read_config(run)
-    history = read_history(run.path / "history.jsonl")
+    history = run.history
     if not history:
-        raise RunError(f"{path}: has not finished an epoch (no history.jsonl); report it later")
+        raise NothingToReport(f"{path}: has not finished an epoch; report it later")
     model = load(path, lowercase=lowercase) if run.checkpoints.paths() and run.vocabulary_path.exists() else None
-    return Reported(str(run.path), record, config, history, run.result, model, published)
-
-
-def read_history(path: pathlib.Path) -> list[dict]:
-    """Return the records of the finished epochs; none if there is no file. Raise RunError if it is damaged."""
-    if not path.exists():
-        return []
-    with reading(path, "restore it from a copy, or run the training command again: it writes the file anew"):
-        history = [json.loads(line) for line in path.read_bytes().splitlines()]
-        needed = ("epoch", "seconds", "learning_rate", "train_perplexity", "valid_perplexity")
-        for epoch in history:
-            known = epoch if isinstance(epoch, dict) else {}
-            missing = [name for name in needed if not isinstance(known.get(name), int | float)]
-            if missing:
-                raise ValueError(f"an epoch lacks {', '.join(missing)}")
-    return history
+    return Reported(str(run.path), record, config, history, run.result, model)
 
 
 def score(run: Reported, ids: np.ndarray, train_ids: np.ndarray | None) -> Reported:
@@ -89,7 +80,7 @@ def differing_settings(runs: Sequence[Reported]) -> dict[str, list]:
     """Return the settings in which runs differ, with the value of each run; None for a field that it does not have."""
     settings = [
         {"model": run.record["model"], "seed": run.record["seed"]}
-        | {"text": run.record["data_path"] if run.record["data_path"] else "PTB"}
+        | {"text": "PTB" if is_ptb(run.record) else run.record["data_path"] or "without a name"}
         | {"trained in": run.history[-1].get("precision", run.record["precision"])}
         | flatten(run.config)
         for run in runs

@@ -42,7 +42,9 @@ FILES = ("checkpoint-*.npz", "vocabulary.txt", "history.jsonl", "result.json")
 CURVES = ("events.out.*", "train/events.out.*", "valid/events.out.*")
 OTHER_PATH = "choose another --save_path (reproduce.py: --runs)"
 KEPT = ("first_config", "changes", "init_from")  # of config.json, as they were when they were written
+LONGEST_NAME = 255  # bytes, of a folder
 COMPARED = ("seed", "precision", "corpus", "retired")  # of config.json, besides the configuration itself
+EPOCH = ("epoch", "seconds", "learning_rate", "train_perplexity", "valid_perplexity")  # numbers in a record of history.jsonl
 
 logger = logging.getLogger(__name__)
 
@@ -168,8 +170,11 @@ class RunFolder:
         fits = not any(change.field.startswith("model.") for change in fixed)
         return OTHER_PATH + (f"; --init_from={self.path} begins there with the weights of this run" if fits else "")
 
-    def _changes(self, begun, config):
-        return find_changes(*(self._comparable(record) for record in (begun, config)))
+    def _changes(self, begun, record):
+        before, now = self._comparable(begun), self._comparable(record)
+        if is_same_source(before["init_from"], now["init_from"]):
+            now["init_from"] = before["init_from"]
+        return find_changes(before, now)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -260,6 +265,21 @@ class RunFolder:
         """Write `history.jsonl`, one line per record."""
         self._write("history.jsonl", "".join(json.dumps(record) + "\n" for record in history).encode())
 
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The records of the finished epochs. Raises RunError if `history.jsonl` is damaged."""
+        path = self.path / "history.jsonl"
+        if not path.exists():
+            return []
+        with reading(path, "restore it from a copy, or run the training command again: it writes the file anew"):
+            history = [json.loads(line) for line in path.read_bytes().splitlines()]
+            for epoch in history:
+                known = epoch if isinstance(epoch, dict) else {}
+                missing = [name for name in EPOCH if not isinstance(known.get(name), int | float)]
+                if missing:
+                    raise ValueError(f"an epoch lacks {', '.join(missing)}")
+        return history
+
     def _write(self, name, content):
         if not self.read_only:
             write_atomically(self.path / name, content)
@@ -273,8 +293,7 @@ class RunFolder:
             config = flatten(from_json(record["config"]))
         except (ConfigError, LookupError) as error:
             raise RunError(f"{self.path / 'config.json'}: {error}; another version of this program wrote it") from None
-        source = (record.get("init_from") or {}).get("run")
-        return config | {name: record.get(name) for name in COMPARED} | {"init_from": source and os.path.realpath(source)}
+        return config | {name: record.get(name) for name in (*COMPARED, "init_from")}
 
     def _read_json(self, name, cure, *numbers):
         path = self.path / name
@@ -319,7 +338,29 @@ def digests(record: dict[str, Any], vocabulary: Vocabulary) -> dict[str, str]:
     return {name: hashlib.sha256(content).hexdigest()[:16] for name, content in contents.items()}
 
 
+def identity(record: dict[str, Any], vocabulary: Vocabulary) -> str:
+    """Return a short hash by which a run is known wherever its folder is: of its configuration, vocabulary, seed and text."""
+    facts = digests(record, vocabulary) | {name: record.get(name) for name in COMPARED}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def is_same_source(one: dict[str, Any] | None, other: dict[str, Any] | None) -> bool:
+    """Return whether two values of `init_from` name the same run; those of older versions have only its path."""
+    if not one or not other:
+        return one == other
+    if "digest" in one and "digest" in other:
+        return one["digest"] == other["digest"]
+    return os.path.realpath(one["run"]) == os.path.realpath(other["run"])
+
+
 def run_name(model: str, overrides: dict, seed: int) -> str:
-    """Return the name of a run's folder, which tells runs with other overrides apart: small-learning_rate=0.5-1."""
+    """Return the name of a run's folder, which tells runs with other overrides apart: small-learning_rate=0.5-1.
+
+    A hash replaces the end of a name that is too long for a folder.
+    """
     changes = [f"{path.rpartition('.')[2]}={value_text(value)}" for path, value in sorted(overrides.items())]
-    return re.sub(r"[^\w.,=+-]", "_", "-".join([model, *changes, str(seed)]))
+    name = re.sub(r"[^\w.,=+-]", "_", "-".join([model, *changes, str(seed)]))
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name.encode()[: LONGEST_NAME - 9].decode(errors='ignore')}-{digest}"

@@ -122,7 +122,9 @@ class Progress:
         self._pace = record["seconds"] / self._num_windows
 
     def end_run(self, state: TrainState, result: dict) -> None:
+        """Plot the test score and end the curves."""
         self.curves.add(tensorboard.TEST, state.step, result["test_perplexity"])
+        self.curves.close(success=True)
 
     def _report(self, state):
         """Print and plot the epoch so far, in the tutorial's words; it counts windows from 0."""

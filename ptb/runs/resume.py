@@ -1,13 +1,15 @@
-"""Where a training begins: at the newest checkpoint of its run, or with the weights of another run."""
+"""Where a training begins: at the newest checkpoint of its run, or with the weights of another run, and what names it."""
 
 import logging
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from ptb.config import Config, flatten
+from ptb.data.download import PTB_FINGERPRINT
 from ptb.data.vocabulary import Vocabulary
-from ptb.runs.folder import RunFolder
+from ptb.runs.folder import RunFolder, identity
 from ptb.runs.load import TrainedModel
 from ptb.runs.storage import RunError
 from ptb.runtime import replicas
@@ -39,8 +41,21 @@ def resume_hint(run: RunFolder, state: TrainState) -> str:
     return f"{best}the same command resumes {run.path}"
 
 
-def check_source(source: TrainedModel, config: Config, vocabulary: Vocabulary) -> None:
-    """Raise RunError unless a run's weights fit a configuration, and its vocabulary is the start of `vocabulary`."""
+def complete_about(about: Mapping[str, Any], run: RunFolder, corpus: str) -> dict[str, Any]:
+    """Return what config.json says of a run although nothing in its training depends on it.
+
+    What `about` lacks is as in the run so far. In a new run the text has no name then, unless `corpus` is PTB's fingerprint.
+    """
+    data_path = None if corpus == PTB_FINGERPRINT else ""
+    begun, new = run.record or {}, {"model": "custom", "data_path": data_path, "overrides": {}, "encoding": "utf-8"}
+    return new | {name: begun[name] for name in new if name in begun} | about
+
+
+def describe_source(source: TrainedModel, config: Config, vocabulary: Vocabulary) -> dict[str, Any]:
+    """Return what config.json says of the run that gives a new run its weights.
+
+    Raises RunError unless the weights fit the configuration, and the run's vocabulary is the start of `vocabulary`.
+    """
     path, fields = source.run.path, flatten(config)
     for name, value in flatten(source.config).items():
         part, _, field = name.rpartition(".")
@@ -51,6 +66,7 @@ def check_source(source: TrainedModel, config: Config, vocabulary: Vocabulary) -
         raise RunError(
             f"{path}: its vocabulary is not that of the text; read the text with its vocabulary, as --init_from does"
         )
+    return {"run": str(path), "digest": identity(source.record, source.vocabulary)}
 
 
 def initialize(model, source: TrainedModel, run: RunFolder, vocab_size: int) -> None:
@@ -63,8 +79,9 @@ def initialize(model, source: TrainedModel, run: RunFolder, vocab_size: int) -> 
         variable.assign(_with_new_rows(name, weights.arrays, variable.numpy(), len(source.vocabulary), vocab_size))
     new = vocab_size - len(source.vocabulary)
     print_line(f"Weights: of {source.run.path}, step {weights.step}" + (f"; {new:,} new words start anew" if new else ""))
-    origin = {"run": str(source.run.path), "step": weights.step, "new_words": new}
-    run.write_json("config.json", (run.record or {}) | {"init_from": origin})
+    record = run.record or {}
+    origin = record.get("init_from", {}) | {"step": weights.step, "new_words": new}
+    run.write_json("config.json", record | {"init_from": origin})
 
 
 def _with_new_rows(name: str, weights: Mapping[str, np.ndarray], initial: np.ndarray, before: int, now: int) -> np.ndarray:

@@ -109,6 +109,8 @@ def test_an_empty_name_of_a_run(call):
         ("--keep_prob=0.5", "--set dropout=0.5"),
         ("--max_grad_norm=5", "--set clip_norm="),
         ("--lr_decay=0.5", "--set schedule.factor="),
+        ("--clip=0.25", "--set clip_norm=0.25"),
+        ("--clip=element", "--set clip=element"),
     ],
 )
 def test_the_name_of_a_field_as_a_flag_gets_a_hint_that_works(call, argument, cure):

@@ -25,6 +25,7 @@ from ptb.config import override
 from ptb.data.corpus import load_corpus
 from ptb.data.tokens import EOS
 from ptb.runs import adapt
+from ptb.runs.texts import read_texts
 
 CONFIG = override(TEST, {"layers": (4, 3), "init_scale": 0.7})
 
@@ -159,7 +160,19 @@ def test_texts_are_named_by_their_files(folders, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lm = ptb.load(folders[0])
     paths = {"a.txt,b.txt": f"{tmp_path}/a.txt,b.txt", "*.txt": f"{tmp_path}/*.txt", tmp_path.name: "."}
-    assert [*paths] == [name for path in paths.values() for name in evaluate.load_texts(lm, path)]
+    assert [*paths] == [name for path in paths.values() for name in read_texts(lm, path)]
+
+
+def test_a_run_whose_text_has_no_name_is_not_taken_for_one_on_ptb(tmp_path, tiny_corpus, monkeypatch):
+    """None is PTB; earlier versions wrote it for texts that were given from Python too, to models called custom."""
+    monkeypatch.setattr("ptb.data.download.download_ptb", lambda _: pytest.fail("PTB was asked for"))
+    for number, data_path in enumerate(("", None)):
+        run = tmp_path / f"run-{number}"
+        write_run(run, CONFIG, load_corpus(str(tiny_corpus)).vocabulary.words, corpus="another", data_path=data_path)
+        done = in_process.call("evaluate.py", run)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+        assert str(run) in done.stderr and "--data_path" in done.stderr
+        assert len(records(run, f"--data_path={tiny_corpus}")) == 2
 
 
 def test_the_words_of_all_splits_go_to_one_file(folders, tiny_corpus, tmp_path):

@@ -109,6 +109,15 @@ def test_a_prompt_from_a_file_or_from_standard_input(run, tmp_path):
     assert_rejected(done, 1, ["nothing"], tmp_path, before)
 
 
+@pytest.mark.parametrize(("prompt", "code"), [("the zebra", 0), ("zebra", 1)])
+def test_a_message_names_the_file_of_the_prompt_or_standard_input(run, tmp_path, prompt, code):
+    (tmp_path / "prompt.txt").write_text(prompt)
+    for path, name in (("prompt.txt", "prompt.txt"), ("-", "standard input")):
+        done = in_process.call("generate.py", run, f"--prompt_file={path}", "--length=1", stdin=prompt, cwd=tmp_path)
+        assert (done.returncode, done.stderr.count("\n")) == (code, 1)
+        assert f" {name}: " in done.stderr and "--prompt" not in done.stderr
+
+
 def test_a_prompt_file_has_the_encoding_of_the_training_and_standard_input_has_not(run, tmp_path, monkeypatch):
     write_run(tmp_path / "run", CONFIG, WORDS, encoding="utf-16")
     (tmp_path / "prompt.txt").write_text("the dogs", encoding="utf-16")
@@ -137,6 +146,7 @@ def test_each_line_is_answered_with_one_start(run):
     answers = [generate(run, "--top=2", f"--prompt={prompt}") for prompt in ("the", "the cat")]
     assert done.stdout == f"{answers[0]}\n\n{answers[1]}\n"
     assert done.stderr.count("\n") == 1 and "zebra" in done.stderr
+    assert "standard input: " in done.stderr and "--prompt" not in done.stderr
 
 
 def print_to(path):

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import types
 
 import pytest
 from absl import flags
@@ -12,7 +13,8 @@ from absl import flags
 import reproduce
 import tables
 from helpers import processes
-from helpers.texts import SENTENCE
+from helpers.texts import SENTENCE, raises_one_line
+from ptb.data.download import PTB_FINGERPRINT
 from ptb.runs.folder import RunFolder
 from ptb.runs.storage import RunError
 from ptb.runtime import devices
@@ -71,14 +73,69 @@ def test_records_of_a_stopped_run_are_kept_but_replace_none_of_another(tmp_path)
 def test_a_row_has_the_runs_that_are_there_and_no_others(tmp_path):
     """Someone who reproduces the first of our three runs and has the second must not find a mean with our third in it."""
     results, runs = tmp_path / "results", tmp_path / "runs"
-    for name in ("gru-1", "gru-2", "gru-3", "gru_bfloat16-3", "small-3"):
+    for name in ("gru-1", "gru-2", "gru-3", "gru_bfloat16-3", "small-3", "gru-3-backup"):
         write_run(results / name, "1", "ours")
     write_run(runs / "gru-1", "2", "theirs")
     write_run(runs / "gru-2", "1", "ours")
     reproduce.record_run(runs / "gru-2", results)  # the same run
     assert (results / "gru-3").exists()
     reproduce.record_run(runs / "gru-1", results)  # another run
-    assert {path.name for path in results.iterdir()} == {"gru-1", "gru-2", "gru_bfloat16-3", "small-3"}
+    assert {path.name for path in results.iterdir()} == {"gru-1", "gru-2", "gru_bfloat16-3", "small-3", "gru-3-backup"}
+
+
+def write_scores(folder, singles, averages):
+    """Write the results of small with a (valid, test) for each seed, and those of the first seeds averaged."""
+    for seed, (valid, test) in enumerate(singles, 1):
+        write_run(folder / f"small-{seed}", result=json.dumps({"valid_perplexity": valid, "test_perplexity": test}))
+    lines = [
+        {"run": f"average of {count}", "split": split, "perplexity": perplexity}
+        for count, scores in averages.items()
+        for split, perplexity in zip(("valid", "test"), scores)
+    ]
+    (folder / "small-average.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_runs_are_compared_with_the_published_numbers_and_with_the_records(tmp_path):
+    runs, results = tmp_path / "runs", tmp_path / "results"
+    write_scores(results, [(120.0, 115.0), (122.0, 117.0), (121.0, 116.0)], {2: (101.0, 97.0)})
+    write_scores(runs, [(119.0, 114.0), (121.0, 116.0)], {2: (100.0, 95.0)})
+    _, *lines = reproduce.comparison("small", "small", 2, runs, results)
+    assert [" ".join(line.split()) for line in lines] == [
+        "small",
+        "published 120.7 114.5",
+        "recorded here 121.00 ± 1.00 116.00 ± 1.00 3",
+        "these runs 120.00 ± 1.41 115.00 ± 1.41 2",
+        "small, 2 averaged",
+        "published 100.4 96.1",
+        "recorded here 101.00 97.00 2",
+        "these runs 100.00 95.00 2",
+    ]
+
+
+@pytest.mark.parametrize(("model", "kept"), [("small", "last"), ("one_hour", "best")])
+def test_the_weights_that_are_averaged_are_those_of_the_results(model, kept, tmp_path, monkeypatch, capsys):
+    commands = []
+    monkeypatch.setattr(reproduce, "load_corpus", lambda _: types.SimpleNamespace(fingerprint=lambda: PTB_FINGERPRINT))
+    monkeypatch.setattr(reproduce, "run_command", lambda *command, **_: commands.append([*map(str, command)]) or "")
+    (tmp_path / "runs").mkdir()
+    reproduce_in(tmp_path, capsys, f"--model={model}", "--seeds=2")
+    *trained, averaged = commands
+    paths = [str(tmp_path / "runs" / f"{model}-{seed}") for seed in (1, 2)]
+    for seed, (path, command) in enumerate(zip(paths, trained, strict=True), 1):
+        assert command[0] == "train.py"
+        assert {f"--model={model}", f"--seed={seed}", f"--save_path={path}"} <= {*command}
+    assert averaged[:3] == ["evaluate.py", *paths]
+    assert {"--average", f"--checkpoint={kept}"} <= {*averaged}
+
+
+def test_nothing_is_rewritten_without_the_package_that_draws(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(tables, "rewrite_pages", lambda: pytest.fail("pages were rewritten"))
+    values = flags.FlagValues()
+    reproduce.define_flags(values)
+    values(["reproduce.py", "--tables"])
+    with raises_one_line(RunError, "matplotlib"):
+        reproduce.main(values)
 
 
 def test_averages_of_more_runs_survive_those_of_fewer(tmp_path, monkeypatch):

@@ -1,14 +1,18 @@
 """Tables: made from the records, from all of them, and from nothing else."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 import tables
-from configs import CONFIGS
+from configs import CONFIGS, TEST
 from ptb.config import override, to_json
+from ptb.runs.folder import RunFolder
 from ptb.runs.storage import RunError
+
+EPOCH = {"epoch": 1, "learning_rate": 1.0, "train_perplexity": 1.0, "valid_perplexity": 1.0}  # of history.jsonl
 
 
 @pytest.mark.parametrize("page", tables.PAGES)
@@ -71,9 +75,8 @@ def test_a_trial_shows_how_it_differs_from_one_hour(tmp_path):
     folder.mkdir(parents=True)
     config = override(CONFIGS["one_hour"].config, {"layers": (900,), "optimizer": "SGD"})
     (folder / "config.json").write_text(json.dumps({"seed": 3, "config": to_json(config)}, indent=2))
-    epoch = {"train_perplexity": 100.0, "seconds": 90.0, "machine": {"cpu": "any avx2", "cores": 1, "gpu": None}}
-    lines = [json.dumps(epoch | {"valid_perplexity": valid}) + "\n" for valid in (150.04, 120.0)]
-    (folder / "history.jsonl").write_text("".join(lines))
+    epoch = EPOCH | {"train_perplexity": 100.0, "seconds": 90.0, "machine": {"cpu": "any avx2", "cores": 1, "gpu": None}}
+    RunFolder(folder).write_history([epoch | {"valid_perplexity": valid} for valid in (150.04, 120.0)])
     seed, settings, valid, train, made = rows_of(tables.trials_table(tmp_path))["wider"]
     assert (seed, valid, train, made) == ("3", "150.0, 120.0", "100.0", "3, 1 core, AVX2")
     changes = dict(setting.split("=") for setting in settings.split(" "))
@@ -100,10 +103,28 @@ def test_the_rate_counts_the_products_of_a_token(tmp_path):
     """small: 2 layers of 4 x 200 x 400, and a softmax of 200 x 10,000; six operations each per token."""
     record(tmp_path, "small-1", 120.0, 115.0, 1.0, machine={"cpu": "A amx_bf16 avx512f", "cores": 2, "gpu": None})
     epochs = [{"words_per_second": 1000.0, "seconds": 10.0}, {"words_per_second": 4000.0, "seconds": 20.0}]
-    (tmp_path / "small-1" / "history.jsonl").write_text("\n".join(map(json.dumps, epochs)))
+    RunFolder(tmp_path / "small-1").write_history([EPOCH | epoch for epoch in epochs])
     machine, rate = rows_of(tables.table_1(tmp_path))["small"][-2:]
     assert machine == "2 cores, AMX"
     assert rate == f"{6 * (2 * 4 * 200 * 400 + 200 * 10_000) * 3000 / 1e9:.0f}"
+
+
+def test_the_products_of_a_mogrifier_are_those_of_its_gates_its_rounds_and_the_softmax():
+    """One layer of 3 units on inputs of 2, softmax of 2 x 10; rounds of rank 1 from h to x, from x to h, from h to x."""
+    config = override(TEST, {"cell": "mogrifier_lstm", "layers": (3,), "embedding_size": 2, "mogrifier_rounds": 3})
+    config = override(config, {"projection": "linear", "mogrifier_rank": 1})
+    softmax, gates = 3 * 2 + 2 * 10, 4 * 3 * (2 + 3)
+    assert tables.products_per_token(config, 10) == gates + (3 + 2) + (2 + 3) + (3 + 2) + softmax
+    full = override(config, {"mogrifier_rank": 0})
+    assert tables.products_per_token(full, 10) == gates + 3 * 2 + 2 * 3 + 3 * 2 + softmax
+
+
+def test_a_folder_beside_a_run_is_no_run_of_its_row(tmp_path):
+    record(tmp_path, "small-1", 120.0, 115.0, 0.5)
+    shutil.copytree(tmp_path / "small-1", tmp_path / "small-1-backup")
+    shutil.copytree(tmp_path / "small-1", tmp_path / "small-12")
+    assert tables.run_folders(tmp_path, "small") == [tmp_path / "small-1", tmp_path / "small-12"]
+    assert len(tables.results_of(tmp_path, "small")) == 2
 
 
 def test_other_configurations_have_a_table_of_their_own_and_characters_bits(tmp_path):

@@ -137,6 +137,14 @@ def test_the_default_folder_tells_configurations_and_seeds_apart(overrides, othe
     assert all(re.fullmatch(r"[\w.,=+-]+", name) for name in names)
 
 
+def test_a_default_folder_with_many_changes_has_a_name_that_a_file_system_takes(tmp_path):
+    overrides = {f"model.a_field_with_a_long_name_{number}": 0.123456789 for number in range(20)}
+    names = [train.run_name("small", overrides, seed) for seed in (1, 2, 1)]
+    assert names[0] == names[2] != names[1]
+    for name in names:
+        (tmp_path / name).mkdir(exist_ok=True)
+
+
 @pytest.mark.parametrize("value", [0.5, 2.0, 1 / 1.15, 1e-16, 3, (5, 6), (5,), True, "gru"])
 def test_a_value_is_printed_as_set_reads_it(value):
     names = {float: "epsilon", int: "num_steps", tuple: "layers", bool: "two_biases", str: "cell"}

@@ -17,7 +17,7 @@ from ptb.config import ConfigError, override
 from ptb.data.corpus import build_corpus
 from ptb.data.files import SPLITS
 from ptb.evaluation.score import Score
-from ptb.runs.folder import RunFolder
+from ptb.runs.folder import RunFolder, identity
 from ptb.runs.storage import RunError
 from ptb.runs.tensorboard import LEARNING_RATE
 
@@ -130,6 +130,14 @@ def test_a_run_out_of_patience_needs_more_of_it(random_corpus, tmp_path):
         go_on(override(patient, {"num_epochs": 50}), random_corpus, tmp_path)
     go_on(override(patient, {"patience": 3}), random_corpus, tmp_path)
     assert len(history(tmp_path)) > done
+
+
+def test_the_command_goes_on_with_a_finished_run_and_names_what_changed(folder_to_damage):
+    arguments = ("--model=test", "--data_path=data", "--save_path=run", "--set=num_epochs=2", "--resume_with_changes")
+    done = in_process.succeed("train.py", *arguments, cwd=folder_to_damage)
+    assert [record["epoch"] for record in history(folder_to_damage / "run")] == [1, 2]
+    assert "num_epochs" in done.stdout
+    assert [path.name for path in (folder_to_damage / "run").glob("result-*.json")]
 
 
 def test_changes_need_a_run(random_corpus, tmp_path):
@@ -288,7 +296,10 @@ def test_a_new_run_begins_with_the_weights_and_ids_of_another(changes, new_words
         train.train(config, build_corpus(*texts), tmp_path / "new", init_from=old)
     corpus = build_corpus(*texts, vocabulary=lm.vocabulary.extended(["a", *new_words]))
     result = train.train(config, corpus, tmp_path / "new", precision="float32", init_from=old)
-    assert RunFolder(tmp_path / "new").record["init_from"] == {"run": str(old), "step": 0, "new_words": len(new_words)}
+    assert RunFolder(tmp_path / "new").record["init_from"] == {
+        **{"run": str(old), "step": 0, "new_words": len(new_words)},
+        "digest": identity(lm.record, lm.vocabulary),
+    }
     new = ptb.load(tmp_path / "new")
     assert new.vocabulary.words == ("<eos>", *"abcd", *new_words)
     for before, after in zip(lm.model.get_weights(), new.model.get_weights(), strict=True):
@@ -298,6 +309,20 @@ def test_a_new_run_begins_with_the_weights_and_ids_of_another(changes, new_words
             assert after.ndim == 1 or after[len(before) :].all()  # started at random; a bias at 0
     assert grown == 0
     assert train.train(config, corpus, tmp_path / "new", precision="float32", init_from=old) == result
+
+
+def test_a_run_goes_on_where_the_folder_has_moved_together_with_the_run_of_its_weights(tmp_path, random_corpus, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = random_corpus.vocabulary.words
+    write_run(tmp_path / "runs" / "old", BASE, words, seed=7)
+    stopped(BASE, random_corpus, "runs/new", monkeypatch, 5, init_from="runs/old")
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path / "moved")
+    train.train(BASE, random_corpus, "new", precision="float32", init_from="old")
+    shutil.rmtree("old")
+    write_run(tmp_path / "moved" / "old", BASE, words, corpus="another")
+    with raises_one_line(RunError, "new", "init_from"):
+        train.train(BASE, random_corpus, "new", precision="float32", init_from="old")
 
 
 def test_weights_of_another_architecture_are_rejected(unbroken, random_corpus, tmp_path):

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import ptb
 import train
 from configs import TEST
-from helpers import run_files
+from helpers import in_process, run_files
 from helpers.run_files import curve, events
 from helpers.training_runs import StopAt, begin
 from ptb.config import override
@@ -18,9 +19,11 @@ from ptb.data.corpus import load_corpus
 from ptb.evaluation import sampling
 from ptb.evaluation.score import score
 from ptb.model.language_model import build_model
+from ptb.runs.export.card import model_card
 from ptb.runs.folder import RunFolder
 from ptb.runs.progress import tutorial_report_windows
 from ptb.runs.tensorboard import GRADIENT_NORM, RUNNING, Curves
+from ptb.runs.tensorboard import TEST as TEST_CURVE
 from ptb.training.step import make_train_step
 
 
@@ -73,7 +76,6 @@ def test_the_result_is_that_of_the_last_epoch_and_the_seconds_are_those_of_all(c
     config = override(TEST, {"num_epochs": 3, "layers": (8,)})
     model, state = begin(config, corpus, tmp_path)
     result = finish(config, corpus, tmp_path, model, state)
-    assert result == run_files.result(tmp_path)
     for split in ("train", "valid"):
         reached = [record[f"{split}_perplexity"] for record in records(tmp_path)]
         assert len(set(reached)) == 3
@@ -175,3 +177,38 @@ def test_training_works_from_python_and_resumes_by_the_same_call(random_corpus, 
     assert result["seed"] == 1
     assert train.train(config, random_corpus, tmp_path / "run") == result == run_files.result(tmp_path / "run")
     assert train.train(config, random_corpus, tmp_path / "other", seed=2)["test_perplexity"] != result["test_perplexity"]
+
+
+def test_a_run_that_is_killed_once_it_is_finished_has_all_its_curves(corpus, tmp_path, monkeypatch):
+    def write_and_die(run, name, record):
+        write_json(run, name, record)
+        if name == "result.json":
+            raise SystemExit(9)
+
+    write_json = RunFolder.write_json
+    monkeypatch.setattr(RunFolder, "write_json", write_and_die)
+    with pytest.raises(SystemExit):
+        train.train(TEST, corpus, tmp_path)
+    steps = len(train.make_windows(corpus, TEST)[0])
+    assert curve(tmp_path, TEST_CURVE) == [(steps, pytest.approx(run_files.result(tmp_path)["test_perplexity"]))]
+
+
+def test_a_run_from_python_does_not_pass_for_one_on_ptb(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("ptb.data.download.download_ptb", lambda _: pytest.fail("PTB was asked for"))
+    train.train(TEST, corpus, tmp_path / "run")
+    done = in_process.call("evaluate.py", tmp_path / "run")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert str(tmp_path / "run") in done.stderr and "--data_path" in done.stderr
+    card = model_card(ptb.load(tmp_path / "run"), {})
+    assert "Penn Treebank" not in card and "Linguistic Data Consortium" not in card
+    assert corpus.fingerprint() in card
+
+
+def test_a_run_of_the_command_keeps_its_names_if_python_resumes_it(folder_to_damage, monkeypatch):
+    monkeypatch.chdir(folder_to_damage)
+    path = folder_to_damage / "run" / "config.json"
+    before = path.read_bytes()
+    (folder_to_damage / "run" / "result.json").unlink()
+    train.train(TEST, load_corpus("data"), "run")
+    assert path.read_bytes() == before
+    assert json.loads(before)["data_path"] == "data"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ptb
-from evaluate import load_texts, score_texts
+from evaluate import score_texts
 from helpers import in_process
 from helpers.processes import ROOT
 from helpers.run_files import edit_json
@@ -18,6 +18,7 @@ from ptb.config import override
 from ptb.report import charts, page
 from ptb.report.runs import Reported, differing_settings, milestones, open_run, round_up, seconds_to, with_short_names
 from ptb.report.words import ScoredText
+from ptb.runs.texts import read_texts
 from report import texts_for
 
 RECORDED = ROOT / "results" / "small-1"  # without weights
@@ -150,13 +151,37 @@ def test_a_text_of_ones_own_is_read_whole_and_grouped_by_the_counts_of_the_train
     lm = ptb.load("run")
     name, ids, train_ids = texts_for(lm, None, str(path), "latin-1")
     assert (name, len(ids)) == ("own.txt", 18)
-    np.testing.assert_array_equal(train_ids, load_texts(lm, None, ["train"])["train"])
+    np.testing.assert_array_equal(train_ids, read_texts(lm, None, ["train"])["train"])
     shutil.rmtree("data")
     done = in_process.succeed("report.py", "run", f"--data_path={path}", "--encoding=latin-1", cwd=folder_to_damage)
     assert "run: its training text cannot be read" in done.stderr
     text = " ".join(Page((folder_to_damage / "report" / "index.html").read_text()).text)
     assert "Words of own.txt" in text and "by place in the sentence" in text
     assert "by occurrences in the training text" not in text
+
+
+def test_files_and_runs_without_a_finished_epoch_beside_other_runs_cost_a_warning_each(folder_to_damage):
+    """As `runs/*` has them after `reproduce.py --seeds=2`, and while runs train."""
+    begun = folder_to_damage / "begun"
+    begun.mkdir()
+    shutil.copy(folder_to_damage / "run" / "config.json", begun)
+    (begun / "history.jsonl").touch()
+    (folder_to_damage / "run-average.jsonl").write_text("{}\n")
+    done = in_process.succeed("report.py", "begun", "run", "run-average.jsonl", cwd=folder_to_damage)
+    warnings = done.stderr.splitlines()
+    assert len(warnings) == 2
+    assert " begun: " in warnings[0] and " run-average.jsonl: " in warnings[1]
+    assert "Report on 1 runs" in (folder_to_damage / "report" / "index.html").read_text()
+    done = in_process.call("report.py", "run-average.jsonl", "--output=other", cwd=folder_to_damage)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "run-average.jsonl" in done.stderr
+    assert not (folder_to_damage / "other").exists()
+
+
+@pytest.mark.parametrize("flag", ["--split=test", "--data_path=demo", "--encoding=latin-1", "--lowercase"])
+def test_flags_of_a_text_need_a_run_with_weights(flag, tmp_path):
+    done = in_process.call("report.py", RECORDED, flag, f"--output={tmp_path / 'out'}")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert flag.partition("=")[0] in done.stderr
 
 
 def test_what_cannot_be_reported(tmp_path):
@@ -177,3 +202,4 @@ def test_what_cannot_be_reported(tmp_path):
     assert "config.json" in done.stderr and "data_path" in done.stderr
     done = in_process.call("report.py", tmp_path / "nothing", f"--output={tmp_path / 'out'}")
     assert done.returncode == 1 and "nothing" in done.stderr
+    assert not (tmp_path / "out").exists()

@@ -188,11 +188,13 @@ def test_the_card_names_what_is_known_and_the_files_that_are_there(folder, lm, t
         fact in card for fact in ("somewhere/text", "`model.layers` (4, 4)", f"{lm.model.count_params():,}", "not measured")
     )
     assert (folder / "vocabulary.txt").read_bytes() == lm.vocabulary.to_bytes()
-    write_run(tmp_path, CONFIG, WORDS, corpus=PTB_FINGERPRINT)
+    write_run(tmp_path, CONFIG, WORDS, corpus=PTB_FINGERPRINT, data_path="../ptb")
     (tmp_path / "result.json").write_text(json.dumps({"test_perplexity": 114.51, "valid_perplexity": 120.25}))
     export(ptb.load(tmp_path), "word2vec")
     card = (tmp_path / "export" / "README.md").read_text()
-    assert all(fact in card for fact in ("114.510", "120.250", PTB_FINGERPRINT, "Linguistic Data Consortium"))
+    assert all(
+        fact in card for fact in ("114.510", "120.250", PTB_FINGERPRINT, "on the Penn Treebank", "Linguistic Data Consortium")
+    )
 
 
 def test_the_card_names_the_run_whose_weights_were_the_start(tmp_path):

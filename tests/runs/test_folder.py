@@ -140,6 +140,20 @@ def test_a_file_system_without_locks_is_named(run, monkeypatch):
 
 
 def test_history_has_a_line_for_each_record(run):
-    run.write_history([{"epoch": 1}, {"epoch": 2}])
+    assert run.history == []
+    epoch = {"seconds": 1.5, "learning_rate": 1.0, "train_perplexity": 3.0, "valid_perplexity": 2.0}
+    records = [epoch | {"epoch": number} for number in (1, 2)]
+    run.write_history(records)
     lines = (run.path / "history.jsonl").read_text().splitlines()
-    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+    assert [json.loads(line) for line in lines] == records == run.history
+
+
+def test_the_run_that_gave_the_weights_is_known_wherever_it_is_now(tmp_path):
+    """Records of earlier versions have its path alone."""
+    for number, begun in enumerate(({"run": "a", "digest": "1", "step": 7}, {"run": str(tmp_path / "a"), "step": 7})):
+        run = RunFolder(tmp_path / f"run-{number}")
+        run.begin(record_of(SMALL, init_from=begun), WORDS)
+        assert run.matches(record_of(SMALL, init_from={"run": os.path.relpath(tmp_path / "a"), "digest": "1"}))
+        for other in ({"run": "b", "digest": "2"}, None):
+            with raises_one_line(RunError, run.path, "init_from"):
+                run.matches(record_of(SMALL, init_from=other))

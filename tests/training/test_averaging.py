@@ -211,12 +211,18 @@ class StopIn(StopAt):
         self.scores -= 1
 
 
+def finish(config, corpus, folder, model, state):
+    """Score the test text, as train.py does at the end, and write the result."""
+    run = RunFolder(folder)
+    run.write_json("result.json", train.score_test(config, corpus, run, model, state, {}, StopAt()))
+
+
 @pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS])
 def unbroken(request, random_corpus, tmp_path_factory):
     """A finished run with averages: its configuration, folder, model and state."""
     folder, config = tmp_path_factory.mktemp("averages") / "run", CONFIGS[request.param]
     model, state = begin(config, random_corpus, folder)
-    train.score_test(config, random_corpus, RunFolder(folder), model, state, {}, StopAt())
+    finish(config, random_corpus, folder, model, state)
     return config, folder, model, state
 
 
@@ -233,7 +239,7 @@ def test_a_run_that_stops_in_the_middle_of_its_averages_goes_on_bit_for_bit(unbr
         begin(config, random_corpus, tmp_path, StopIn(**STOPS[config.averaging]))
     assert averages_of(tmp_path)["average/active"] == 1
     model, state = begin(config, random_corpus, tmp_path)
-    train.score_test(config, random_corpus, RunFolder(tmp_path), model, state, {}, StopAt())
+    finish(config, random_corpus, tmp_path, model, state)
     run_files.assert_same_run(tmp_path, expected)
     ours, theirs = averages_of(tmp_path), averages_of(expected)
     assert ours.keys() == theirs.keys()

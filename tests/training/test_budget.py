@@ -72,6 +72,12 @@ def test_a_run_that_has_begun_does_not_change_its_budget_but_its_epochs(random_c
     assert len(run_files.history(tmp_path)) == 3
 
 
+def test_another_run_in_the_folder_is_named_before_its_budget(random_corpus, tmp_path):
+    train.train(TEST, random_corpus, tmp_path)
+    with raises_one_line(RunError, tmp_path, "model.layers", "--save_path"):
+        train.train(override(CONFIG, {"layers": (3,)}), random_corpus, tmp_path)
+
+
 def test_a_number_of_epochs_beside_a_budget_is_an_error(tmp_path):
     command = ("train.py", "--model=ten_minutes", "--data_path=demo", "--set=num_epochs=3", f"--save_path={tmp_path / 'run'}")
     done = in_process.call(*command)

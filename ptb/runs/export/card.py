@@ -3,8 +3,8 @@
 import hashlib
 
 from ptb.config import Config, differences
-from ptb.data.download import PTB_FINGERPRINT
 from ptb.runs.load import TrainedModel
+from ptb.runs.texts import is_ptb
 
 USES = {
     "keras": '`from ptb import LanguageModel`, `keras.models.load_model("{file}")`, then `logits, state = model(ids, state)`',
@@ -28,6 +28,7 @@ def model_card(lm: TrainedModel, files: dict[str, str]) -> str:
     """Return the card in Markdown. `files` are the names of the exported files by their format."""
     record, source = lm.record, lm.record.get("init_from")
     unit = UNITS[lm.config.data.level]
+    text = "the Penn Treebank" if is_ptb(record) else record["data_path"] or "a text without a name"
     lines = [
         f"# {record['model']}{TITLE}",
         "",
@@ -40,7 +41,7 @@ def model_card(lm: TrainedModel, files: dict[str, str]) -> str:
         "",
         "## Text",
         "",
-        f"Trained on {record['data_path'] or 'the Penn Treebank'}, fingerprint `{record['corpus']}`. {licence(record)}",
+        f"Trained on {text}, fingerprint `{record['corpus']}`. {licence(record)}",
         *([f"Training began with the weights of {source['run']}: the licence of its text counts too."] if source else []),
         "",
         "## Configuration",
@@ -87,7 +88,7 @@ def _perplexities(lm):
 
 def licence(record: dict) -> str:
     """Return what is known of the licence of the text that a run was trained on."""
-    if record["corpus"] == PTB_FINGERPRINT or record["data_path"] is None:
+    if is_ptb(record):
         return (
             "The Linguistic Data Consortium licenses this text to its users: check that you may pass on what was trained on it."
         )
