@@ -69,10 +69,10 @@ def export(
     missing = [package for package in chosen.packages if importlib.util.find_spec(package) is None]
     if missing:
         raise ExportError(f"--format={format}: needs {' and '.join(missing)}; pip install '.[{chosen.extra}]' in the checkout")
-    source = Source(lm, text, encoding)
     folder = lm.run.path / "export" if folder is None else pathlib.Path(os.path.expanduser(folder))
     path, is_new = folder / chosen.file, not folder.exists()
     _check_owner(lm, path)
+    source = Source(lm, text, encoding)
     with writing(path):
         folder.mkdir(parents=True, exist_ok=True)
         delete_abandoned(folder, ".export-*")
