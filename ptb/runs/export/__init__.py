@@ -83,7 +83,7 @@ def export(
                 _put_in_place(lm, aside, path)
         except BaseException:
             if is_new:
-                with contextlib.suppress(OSError):  # files that are in place already make the next export easier, not harder
+                with contextlib.suppress(OSError):  # not empty: the card is in place already
                     folder.rmdir()
             raise
     return Exported(path, difference)
