@@ -196,6 +196,7 @@ class StandardInput:
         if sys.stdin is None:
             raise DataError("standard input: is closed; give it the lines to read")
         self._encoding = encoding or "utf-8"
+        self._has_countable_lines = "\n".encode(self._encoding, "ignore") == b"\n"  # not in UTF-16: letters have this byte too
         self._source, self._taken = _CountedLines(sys.stdin.buffer), 0
 
     def __iter__(self) -> Iterator[str]:
@@ -204,8 +205,8 @@ class StandardInput:
             yield line
 
     def ready(self) -> bool:
-        """Return whether the next line is here already, so that nobody has to be waited for."""
-        return self._taken < self._source.lines
+        """Return whether the next line is here already, so that nobody has to be waited for; False if that is not known."""
+        return self._has_countable_lines and self._taken < self._source.lines
 
 
 class _CountedLines(io.RawIOBase):

@@ -149,9 +149,9 @@ def score_adaptively(
 ) -> Iterator[dict]:
     """Yield the records of valid and test under one of METHODS, with the settings that are best on valid.
 
-    Logs each trial on valid. Keeps settings, scores and trials in the run folder as adapt-<method>.json. Trials that are there,
-    of these weights and texts, are not repeated: a stopped search goes on, and dynamic_cache begins with the rates of dynamic.
-    `temperature` makes its few passes again. Test is scored once.
+    Logs each trial on valid. Keeps settings, scores and trials in the run folder as adapt-<method>.json, or warns once that it
+    cannot. Trials that are there, of these weights and texts, are not repeated: a stopped search goes on, and dynamic_cache
+    begins with the rates of dynamic. `temperature` makes its few passes again. Test is scored once.
     """
     splits = read_texts(lm, data_path, list(SPLITS), encoding)
     adapter, scored = Adapter(lm.model, splits["train"]), {}
@@ -164,11 +164,18 @@ def score_adaptively(
     known = [] if method == "temperature" else known_trials(lm, method, record["of"])
     trials = [*known]
 
+    def keep(results):
+        try:
+            lm.run.write_json(f"adapt-{method}.json", record | results)
+        except RunError as error:
+            logger.warning("%s; the scores are printed, but not kept", error)
+            lm.run.read_only = True
+
     def report(trial):
         trials.append(trial)
         shown = (f"{name} {'not finite' if value is None else f'{value:.5g}'}" for name, value in trial.items())
         logger.warning("%s on valid: %s", method, ", ".join(shown))
-        lm.run.write_json(f"adapt-{method}.json", record | {"trials": trials})
+        keep({"trials": trials})
 
     settings = adapter.tune(method, splits["valid"], report, known)
     for split in ("valid", "test"):
@@ -176,7 +183,7 @@ def score_adaptively(
         scored[split] = Score.of(-log_probabilities).perplexity
         score = {"run": f"{lm.run.path} {method}", "split": split, "tokens": log_probabilities.size}
         yield score | {"perplexity": scored[split], "precision": lm.precision, "settings": settings}
-    lm.run.write_json(f"adapt-{method}.json", record | {"settings": settings, "perplexity": scored, "trials": trials})
+    keep({"settings": settings, "perplexity": scored, "trials": trials})
 
 
 def known_trials(lm: TrainedModel, method: str, of: dict) -> list[dict]:

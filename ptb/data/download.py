@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ptb.data.files import DataError
+from ptb.data.files import DataError, delete_abandoned
 
 # Public copies of simple-examples/data, identical byte for byte; tried in this order.
 MIRRORS = (
@@ -54,6 +54,7 @@ def download_ptb(
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        delete_abandoned(folder, ".download-*")
         # Each process has its own temporary folder, so that runs which start together do not mix their bytes.
         with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
             for name in missing:

@@ -8,10 +8,13 @@ import codecs
 import gzip
 import lzma
 import os
+import shutil
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import BinaryIO
 
 try:
@@ -23,6 +26,7 @@ SPLITS = ("train", "valid", "test")
 
 MAX_LINE = 1 << 20  # characters; a longer line of a text is read in pieces
 BLOCK = 1 << 20  # bytes read at a time
+DAY = 24 * 60 * 60  # seconds; upper bound on the time to write any file
 LARGE_BYTES = 256 << 20  # if a plain file of a folder is larger, ids are memory-mapped; what is compressed may not be larger
 READ_ERRORS = (OSError, EOFError, RuntimeError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 READ_ERRORS += (zstd.ZstdError,) if zstd else ()
@@ -60,6 +64,14 @@ def open_binary(path: str | os.PathLike) -> Iterator[BinaryIO]:
         raise unreadable(path, error) from None
     with file:
         yield file
+
+
+def delete_abandoned(folder: str | os.PathLike, pattern: str) -> None:
+    """Delete the temporary files and folders of killed processes, known by an age of over one day."""
+    for temporary in Path(folder).glob(pattern):
+        with suppress(OSError):  # another process may delete it at the same time
+            if time.time() - temporary.stat().st_mtime > DAY:
+                shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
 
 
 def unreadable(name: str | os.PathLike, error: Exception) -> DataError:

@@ -14,13 +14,10 @@ is a copy of the record, with the options in its name if they are not the usual 
 If a file is missing, damaged or older than the text, all are made again; a user may delete them.
 """
 
-import contextlib
 import hashlib
 import json
 import os
-import shutil
 import tempfile
-import time
 import zlib
 from array import array
 from collections.abc import Iterator, Sequence
@@ -28,13 +25,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ptb.data.files import DataError, open_binary, read_file
+from ptb.data.files import DataError, delete_abandoned, open_binary, read_file
 from ptb.data.sources import Text, read_pieces
 from ptb.data.tokens import UNK
 from ptb.data.vocabulary import Reading, TokenIds, Vocabulary, require_eos, unknown_tokens_error, warn_of_unknown
 
 CHUNK = 1 << 20  # ids processed at a time
-DAY = 24 * 60 * 60  # seconds; upper bound on the time to read any text
 
 
 def read_ids(path: str, vocabulary: Vocabulary | None = None, reading: Reading = Reading()) -> tuple[Vocabulary, np.ndarray]:
@@ -80,7 +76,7 @@ def _make(path: str, source: dict, vocabulary: Vocabulary | None, reading: Readi
     Files are written in a temporary folder and then renamed, so several processes can do this at the same time.
     """
     folder = os.path.dirname(os.path.abspath(path))
-    _delete_abandoned(folder)
+    delete_abandoned(folder, ".ids-*")
     with tempfile.TemporaryDirectory(prefix=".ids-", dir=folder) as temporary:
         new = f"{temporary}/new"
         words = _write_ids(path, f"{new}.ids", vocabulary, reading)
@@ -103,14 +99,6 @@ def _make(path: str, source: dict, vocabulary: Vocabulary | None, reading: Readi
     if unknown:
         warn_of_unknown({path: int(counts[unknown].sum())}, reading.level, (words[index] for index in unknown), vocabulary)
     return vocabulary, _map(f"{base}.ids")
-
-
-def _delete_abandoned(folder: str) -> None:
-    """Delete the temporary folders of killed processes, known by an age of over one day."""
-    for temporary in Path(folder).glob(".ids-*"):
-        with contextlib.suppress(OSError):  # another process may delete it at the same time
-            if time.time() - temporary.stat().st_mtime > DAY:
-                shutil.rmtree(temporary)
 
 
 def _write_ids(path: str, ids_path: str, vocabulary: Vocabulary | None, reading: Reading) -> list[str]:

@@ -6,11 +6,13 @@ Dynamic evaluation and the cache adapt to the text that they score; their number
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 import tensorflow as tf
 
+from ptb.config import ConfigError, Dropout
 from ptb.data.windows import scoring_windows
 from ptb.evaluation.cache import CacheSettings, cached_log_probabilities
 from ptb.evaluation.dynamic import DynamicSettings, gradient_statistics, make_dynamic_score
@@ -19,14 +21,14 @@ from ptb.evaluation.temperature import Totals, best_inverse_temperature, make_te
 from ptb.model.language_model import LanguageModel
 
 METHODS = ("temperature", "mc_dropout", "cache", "dynamic", "dynamic_cache")
-# The values that `climb` tries, the rate and the decay per 5 tokens.
+# The values that `hill_climb` tries, the rate and the decay per 5 tokens.
 GRIDS = {
     "learning_rate": (7e-6, 1e-5, 1.5e-5, 2e-5, 3e-5, 5e-5, 7e-5, 1e-4, 1.5e-4, 2e-4, 3e-4, 5e-4, 7e-4, 1e-3),
     "decay": (5e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2),
     "weight": (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3),
     "flatness": (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 7.0),
 }
-# Where `climb` begins: for dynamic evaluation the original's defaults.
+# Where `hill_climb` begins: for dynamic evaluation the original's defaults.
 FIRST_DYNAMIC, FIRST_CACHE = {"learning_rate": 5e-5, "decay": 2e-3}, {"weight": 0.05, "flatness": 0.5}
 DROPOUT_PASSES = 20
 
@@ -47,45 +49,18 @@ class Adapter:
         """Return the settings of a method with the best perplexity on `valid_ids`; `report` gets every new trial.
 
         A trial whose perplexity is not finite has None: too high a rate makes the weights diverge. `known` are trials that were
-        reported before, of the same model and texts. They are not repeated, except for the temperature.
+        reported before, of the same model and texts. They are not repeated, except for the temperature. Raises ConfigError for
+        mc_dropout if the model has no dropout.
         """
-        perplexities = {_key(trial): trial["valid_perplexity"] or math.inf for trial in known}
-
-        def perplexity_with(score):
-            def perplexity(settings):
-                key = _key(settings)
-                if key not in perplexities:
-                    reached = Score.of(-score(settings)).perplexity
-                    finite = reached if math.isfinite(reached) else None
-                    report({"valid_perplexity": finite} | settings)
-                    perplexities[key] = finite or math.inf
-                return perplexities[key]
-
-            return perplexity
-
+        trials = _Trials(report, known)
         if method == "temperature":
-
-            def totals(factor):
-                results = self._tempered(valid_ids, factor)
-                reached = Score.of(results[..., 0]).perplexity
-                report({"valid_perplexity": reached if math.isfinite(reached) else None, "inverse_temperature": factor})
-                return Totals.of(results)
-
-            return {"inverse_temperature": best_inverse_temperature(totals)[0]}
+            return self._tune_temperature(valid_ids, trials)
         if method == "mc_dropout":
+            if replace(self.model.dropout_rates, locked=False) == Dropout():
+                raise ConfigError("dropout: is 0, so mc_dropout would repeat the usual score; choose another method")
             return {"passes": DROPOUT_PASSES}
-        rates = {}
-        if method != "cache":
-            rates = climb(perplexity_with(lambda settings: self._dynamic(valid_ids, settings)[0]), FIRST_DYNAMIC)
-        if method == "dynamic":
-            return rates
-        scored = self._dynamic(valid_ids, rates) if rates else self._static(valid_ids)
-
-        def with_cache(settings):
-            return cached_log_probabilities(*scored, valid_ids, CacheSettings(settings["weight"], settings["flatness"]))
-
-        perplexity = perplexity_with(with_cache)
-        return rates | climb(lambda cache: perplexity(rates | cache), FIRST_CACHE)
+        rates = {} if method == "cache" else self._tune_rates(valid_ids, trials)
+        return rates if method == "dynamic" else rates | self._tune_cache(valid_ids, rates, trials)
 
     def score(self, method: str, ids: np.ndarray, settings: dict) -> np.ndarray:
         """Return the log probabilities in nats of every token of a text but the first, `[N - 1]`."""
@@ -93,11 +68,24 @@ class Adapter:
             return -self._tempered(ids, settings["inverse_temperature"])[0, :, 0]
         if method == "mc_dropout":
             return self._mc_dropout(ids, settings["passes"])
-        cache = CacheSettings(settings.get("weight", 0.0), settings.get("flatness", 0.0))
-        if method == "cache":
-            return cached_log_probabilities(*self._static(ids), ids, cache)
-        log_probabilities, features = self._dynamic(ids, settings)
-        return log_probabilities if method == "dynamic" else cached_log_probabilities(log_probabilities, features, ids, cache)
+        scored = self._static(ids) if method == "cache" else self._dynamic(ids, settings)
+        return scored[0] if method == "dynamic" else _with_cache(scored, ids, settings)
+
+    def _tune_temperature(self, ids, trials):
+        def totals(factor):
+            results = self._tempered(ids, factor)
+            trials.add({"inverse_temperature": factor}, results[..., 0])
+            return Totals.of(results)
+
+        return {"inverse_temperature": best_inverse_temperature(totals)[0]}
+
+    def _tune_rates(self, ids, trials):
+        return hill_climb(lambda rates: trials.perplexity(rates, lambda: -self._dynamic(ids, rates)[0]), FIRST_DYNAMIC)
+
+    def _tune_cache(self, ids, rates, trials):
+        """Return the settings of the cache, on top of dynamic evaluation if that has rates."""
+        scored = self._dynamic(ids, rates) if rates else self._static(ids)
+        return hill_climb(lambda cache: trials.perplexity(rates | cache, lambda: -_with_cache(scored, ids, cache)), FIRST_CACHE)
 
     @cached_property
     def _dynamic_score(self):
@@ -147,7 +135,7 @@ class Adapter:
         return total - np.log(passes)
 
 
-def climb(perplexity: Callable[[dict], float], settings: dict) -> dict:
+def hill_climb(perplexity: Callable[[dict], float], settings: dict) -> dict:
     """Return settings that no neighbouring value in GRIDS improves; `settings` is where the search begins.
 
     The settings take turns: each goes to the next value of its grid as long as that is better, up, then down. `perplexity` is
@@ -163,6 +151,31 @@ def climb(perplexity: Callable[[dict], float], settings: dict) -> dict:
                 while 0 <= place < len(grid) and perplexity(best | {name: grid[place]}) < perplexity(best):
                     best, place = best | {name: grid[place]}, place + direction
     return best
+
+
+class _Trials:
+    """Perplexities by settings. Each is computed once; `report` gets the new ones."""
+
+    def __init__(self, report, known):
+        self._report = report
+        self._perplexities = {_key(trial): trial["valid_perplexity"] or math.inf for trial in known}
+
+    def perplexity(self, settings, losses):
+        """Return the perplexity of settings, from `losses()` if it is not known; infinity if it is not finite."""
+        if _key(settings) not in self._perplexities:
+            self.add(settings, losses())
+        return self._perplexities[_key(settings)]
+
+    def add(self, settings, losses):
+        reached = Score.of(losses).perplexity
+        finite = reached if math.isfinite(reached) else None
+        self._report({"valid_perplexity": finite} | settings)
+        self._perplexities[_key(settings)] = finite or math.inf
+
+
+def _with_cache(scored, ids, settings):
+    """Return log probabilities with the cache. `scored` are those without it, and the outputs of the last layer."""
+    return cached_log_probabilities(*scored, ids, CacheSettings(settings["weight"], settings["flatness"]))
 
 
 def _key(settings: dict) -> tuple:

@@ -1,5 +1,6 @@
 """Scores of many sentences at once, each from an `<eos>` and a state of zeros, and their totals as SRILM counts them."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -51,7 +52,7 @@ class SentenceScorer:
             scored = self._score_batch([ids for _, ids in batch])
             self._known |= zip((key for key, _ in batch), scored)
         results = [self._known[key] for key in keys]
-        for oldest in list(self._known)[: max(0, len(self._known) - KEPT)]:
+        for oldest in list(itertools.islice(self._known, max(0, len(self._known) - KEPT))):
             del self._known[oldest]
         return results
 

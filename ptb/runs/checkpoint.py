@@ -24,6 +24,10 @@ NOT_DAMAGE = (errno.EIO, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)  # of a re
 logger = logging.getLogger(__name__)
 
 
+class _Damaged(Exception):
+    """A checkpoint file that is not what was written. The message says how that shows."""
+
+
 class Checkpoint(NamedTuple):
     """The content of a checkpoint and its file."""
 
@@ -96,10 +100,8 @@ class CheckpointStore:
                 continue
             try:
                 checkpoint = _read(path)
-            except (RunError, MemoryError):
-                raise
-            except Exception as error:  # zipfile, NumPy and json raise a dozen types for damaged bytes
-                damaged.append(f"{path}: damaged checkpoint ({type(error).__name__}: {error})")
+            except _Damaged as error:
+                damaged.append(f"{path}: damaged checkpoint ({error})")
                 self._damaged.append(path)
                 continue
             for message in damaged:
@@ -114,10 +116,8 @@ class CheckpointStore:
         path = self.folder / checkpoint_name(step)
         try:
             return _read(path)
-        except MemoryError:
-            raise
-        except Exception as error:  # as in load
-            logger.warning("%s: has the best weights and cannot be read (%s: %s)", path, type(error).__name__, error)
+        except (_Damaged, RunError) as error:
+            logger.warning("%s: has the best weights and cannot be read (%s)", path, error)
             return None
 
     def delete_after(self, step: int) -> None:
@@ -131,10 +131,12 @@ class CheckpointStore:
 
         Deletes the checkpoints since then: they may have been written after the step that diverged, and depend on the clock.
         Returns the step to continue from and the remaining factor of the configuration's learning rates, `REWIND_FACTOR` per
-        rewind. Raises RunError after `MAX_REWINDS`: lower rates do not help.
+        rewind. Raises RunError after `MAX_REWINDS`: lower rates do not help; or if there is no checkpoint to return to.
         """
-        newest = self.load().record
-        epoch_step = newest["step"] - newest["window"]
+        newest = self.load()  # all of it: a damaged one may be of another epoch
+        if newest is None:
+            raise RunError(f"{self.folder}: diverged before its first checkpoint; use a lower --set init_scale")
+        epoch_step = newest.step - newest.record["window"]
         checkpoint = self.load(up_to=epoch_step)
         if checkpoint is None:
             raise RunError(f"{self.folder}: has no checkpoint of step {epoch_step}, the start of the epoch; train again")
@@ -148,10 +150,8 @@ class CheckpointStore:
     def _best_step(self, path):
         if path.name not in self._best_steps:
             try:
-                self._best_steps[path.name] = _read(path).best_step
-            except (RunError, MemoryError):
-                raise
-            except Exception:  # as in load, which warns of it
+                self._best_steps[path.name] = _read(path, record_only=True).best_step
+            except _Damaged:  # load warns of it
                 self._best_steps[path.name] = 0
         return self._best_steps[path.name]
 
@@ -164,31 +164,38 @@ def _whole(number):
     return number if isinstance(number, int) else 0
 
 
-def _read(path):
+def _read(path, record_only=False):
+    """Return a checkpoint, without its arrays if only the record is asked for.
+
+    Raises _Damaged, or RunError if the file cannot be opened or read: it may be intact. So it may be if the memory is full:
+    MemoryError.
+    """
     try:
         opened = path.open("rb")
     except OSError as error:
         cure = "make it readable, or move it elsewhere to continue without it"
         raise RunError(f"{path}: cannot be read ({error.strerror}); {cure}") from None
     try:
-        arrays = _read_arrays(opened, path)
-    except OSError as error:
-        if error.errno in NOT_DAMAGE:
-            raise RunError(f"{path}: cannot be read ({error.strerror}); try again, or copy it to another disk") from None
+        arrays = _read_arrays(opened, path, record_only)
+        record = json.loads(arrays.pop(RECORD).tobytes())
+        if not isinstance(record, dict):
+            raise ValueError("its record is not a JSON object")
+    except MemoryError:
         raise
-    record = json.loads(arrays.pop(RECORD).tobytes())
-    if not isinstance(record, dict):
-        raise ValueError("its record is not a JSON object")
+    except Exception as error:  # zipfile, NumPy and json raise a dozen types for damaged bytes
+        if isinstance(error, OSError) and error.errno in NOT_DAMAGE:
+            raise RunError(f"{path}: cannot be read ({error.strerror}); try again, or copy it to another disk") from None
+        raise _Damaged(f"{type(error).__name__}: {error}") from None
     return Checkpoint(arrays, record, path)
 
 
-def _read_arrays(opened, path):
+def _read_arrays(opened, path, record_only):
     """Return the arrays of a file by name. MemoryError means that the memory is full, not that damage made a size too large."""
     with opened, np.load(opened, allow_pickle=False) as file:
         if sum(member.file_size for member in file.zip.infolist()) > path.stat().st_size:
             raise ValueError("unpacks to more than its size")  # ours are not compressed: this is a decompression bomb
         try:
-            return {name: file[name] for name in file.files}
+            return {name: file[name] for name in ([RECORD] if record_only else file.files)}
         except MemoryError:
             if damaged := file.zip.testzip():
                 raise ValueError(f"{damaged} is damaged") from None

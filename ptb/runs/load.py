@@ -229,10 +229,13 @@ class TrainedModel:
 
     def _iterate_carried(self, sentences):
         """Yield the scores of lines of one text."""
-        eos, state, step = self.vocabulary.ids[EOS], self.model.initial_state(1), self.compiled(make_eval_step)
+        eos, state, step = np.int32(self.vocabulary.ids[EOS]), self.model.initial_state(1), self.compiled(make_eval_step)
         for tokens, ids in sentences:
-            losses, state = step(np.append(eos, ids[:-1])[np.newaxis].astype(np.int32), ids[np.newaxis], state)
-            yield self._sentence_score(tokens, -losses.numpy()[0])
+            losses = []
+            for inputs, targets in scoring_windows(np.append(eos, ids)):
+                loss, state = step(inputs, targets, state)
+                losses.append(loss.numpy()[0])
+            yield self._sentence_score(tokens, -np.concatenate(losses))
 
     def _iterate_tokens(self, sentences):
         """Yield the tokens of each sentence, `<eos>` included, and their ids."""

@@ -5,6 +5,8 @@ import os
 import pathlib
 from collections.abc import Callable, Iterator
 
+from ptb.data.files import delete_abandoned
+
 
 class RunError(Exception):
     """A run folder that cannot be used. The message names the file and says what to do."""
@@ -26,8 +28,7 @@ def writing(path: pathlib.Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(
-            f"{path}: cannot be written ({error.strerror or error}); free some space or choose a folder that is writable; "
-            "a training then continues from its last checkpoint"
+            f"{path}: cannot be written ({error.strerror or error}); free some space or choose a folder that is writable"
         ) from None
 
 
@@ -37,15 +38,16 @@ def write_atomically(path: pathlib.Path, content: bytes | Callable) -> None:
     # several writers, such as two evaluate.py --adapt.
     aside = path.parent / (".writing.npz" if path.suffix == ".npz" else f".writing-{os.getpid()}-{path.name}")
     with writing(path):
+        delete_abandoned(path.parent, ".writing-*")
         try:
             with open(aside, "wb") as file:
                 content(file) if callable(content) else file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+            os.replace(aside, path)
         except OSError:
             aside.unlink(missing_ok=True)  # half a file would keep a full disk full
             raise
-        os.replace(aside, path)
         folder = os.open(path.parent, os.O_RDONLY)
         os.fsync(folder)  # the rename itself
         os.close(folder)

@@ -279,6 +279,17 @@ def test_a_notebooks_stream_cannot_be_reconfigured(call, monkeypatch):
     assert stream.getvalue() == "3\n"
 
 
+@pytest.mark.parametrize(("encoding", "ready"), [("utf-8", True), ("latin-1", True), ("utf-16", False), ("utf-16-le", False)])
+def test_only_a_line_that_is_here_is_ready(encoding, ready, monkeypatch):
+    """In UTF-16 every Gurmukhi letter has the byte of a newline; there no line is known to be here."""
+    for text, expected in ((b"\xe0\xa8\x85".decode() * 9 + "\n", False), ("a\nb\n", ready)):
+        content = text.encode(encoding, "ignore")
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        lines = cli.StandardInput(encoding)
+        next(iter(lines))
+        assert lines.ready() == expected
+
+
 COMMANDS = ("train.py", "evaluate.py", "generate.py", "reproduce.py", "gradcheck.py")
 ON_WINDOWS = """
 import runpy, signal, sys

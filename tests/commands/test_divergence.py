@@ -72,6 +72,12 @@ def test_a_run_that_no_rewind_helps_is_given_up(begin, run, monkeypatch):
     assert run.checkpoints.load().record["rate_factor"] == REWIND_FACTOR**2
 
 
+def test_no_rewind_helps_before_the_first_checkpoint(begin, run):
+    with raises_one_line(RunError, run.path, "init_scale"):
+        begin({"init_scale": 3e38}, rewinds=True)
+    assert not run.checkpoints.paths()
+
+
 def test_the_lower_rate_survives_a_crash(begin, run):
     with pytest.raises(Diverged, match="learning rate 1e"):
         begin({"learning_rate": 1e30})

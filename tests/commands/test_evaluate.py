@@ -308,6 +308,15 @@ def test_a_sentence_with_an_unknown_word_is_an_error_if_there_is_no_unk(tmp_path
     assert_rejected(done, 1, ["standard input", "2", "zebra"], tmp_path, before, printed=first)
 
 
+def test_the_scores_are_printed_if_the_settings_cannot_be_kept(folders, tmp_path):
+    run = shutil.copytree(folders[0], tmp_path / "run")
+    (run / "adapt-temperature.json").mkdir()  # cannot be replaced, even by an administrator
+    done = in_process.succeed("evaluate.py", run, "--adapt=temperature", "--json")
+    assert [json.loads(line)["split"] for line in done.stdout.splitlines()] == ["valid", "test"]
+    assert done.stderr.count(str(run / "adapt-temperature.json")) == 1
+    assert done.stderr.count(" on valid: ") > 2
+
+
 @pytest.mark.slow
 def test_a_search_for_settings_goes_on_with_the_trials_of_the_same_weights_and_texts(folder_to_damage, monkeypatch):
     run = folder_to_damage / "run"

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 from helpers.texts import raises_one_line
 from ptb.data import download
 from ptb.data.corpus import load_corpus
-from ptb.data.files import DataError
+from ptb.data.files import DAY, DataError
 
 ROOT = Path(__file__).parents[2]
 FILES = {
@@ -141,6 +142,15 @@ download.download_ptb(pathlib.Path({str(tmp_path)!r}), [{f"{server.url}/good"!r}
     assert (part.parent.parent, part.stat().st_size) == (tmp_path, 1000)
     download.download_ptb(tmp_path, [f"{server.url}/good"], SHA256)
     assert {path.name: path.read_bytes() for path in tmp_path.glob("ptb.*")} == FILES
+
+
+def test_what_killed_downloads_left_is_deleted_after_a_day(tmp_path, server):
+    for name, age in ((".download-old", 2 * DAY), (".download-new", 0)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "ptb.train.txt").write_bytes(b"half")
+        os.utime(tmp_path / name, times=(time.time() - age,) * 2)
+    download.download_ptb(tmp_path, [f"{server.url}/good"], SHA256)
+    assert [path.name for path in tmp_path.glob(".download-*")] == [".download-new"]  # may still be in use
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from helpers import processes
 from helpers.texts import TINY, raises_one_line, write_files
 from ptb.data import memmap, sources
 from ptb.data.corpus import load_corpus, read_corpus
-from ptb.data.files import DataError
+from ptb.data.files import DAY, DataError
 from ptb.data.tokens import EOS, UNK
 from ptb.data.vocabulary import Reading, Vocabulary
 
@@ -107,7 +107,7 @@ def test_several_readers_at_the_same_time_do_not_disturb_each_other(folder):
 
 
 def test_temporary_folders_of_killed_processes_are_deleted_after_a_day(folder):
-    for name, age in (("old", 2 * memmap.DAY), ("new", 0)):
+    for name, age in (("old", 2 * DAY), ("new", 0)):
         write_files(folder, {f".ids-{name}/new.ids": ""})
         os.utime(folder / f".ids-{name}", times=(time.time() - age,) * 2)
     load_corpus(folder)

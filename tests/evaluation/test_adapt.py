@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from helpers import oracle
-from ptb.config import Dropout, Model
+from helpers.texts import raises_one_line
+from ptb.config import ConfigError, Dropout, Model
 from ptb.evaluation import adapt
 from ptb.evaluation.adapt import METHODS, Adapter
 from ptb.evaluation.cache import CacheSettings, cached_log_probabilities
@@ -17,9 +18,12 @@ TRAIN = rng.integers(0, VOCAB, 1300).astype(np.int32)
 VALID, TEST = (rng.integers(0, VOCAB, 26).astype(np.int32) for _ in range(2))
 
 
-def make_adapter(**options):
+DROPOUT = Dropout(input=0.3, hidden=0.3, output=0.3, state=0.2)
+
+
+def make_adapter(dropout=DROPOUT, **options):
     architecture = Model(layers=(5,), init_scale=0.9, **options)
-    model = LanguageModel(VOCAB, architecture, Dropout(input=0.3, hidden=0.3, output=0.3, state=0.2), dtype="float64")
+    model = LanguageModel(VOCAB, architecture, dropout, dtype="float64")
     return Adapter(model, TRAIN, num_steps=10)
 
 
@@ -61,6 +65,13 @@ def test_monte_carlo_dropout_is_the_log_of_the_mean_probability_of_passes_with_m
     assert np.std(passes, axis=0).min() > 0
     expected = np.log(np.mean(passes, axis=0))
     np.testing.assert_allclose(adapter.score("mc_dropout", TEST, {"passes": 3}), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("locked", [False, True])
+def test_monte_carlo_dropout_needs_dropout(locked):
+    with raises_one_line(ConfigError, "dropout", "mc_dropout"):
+        make_adapter(Dropout(locked=locked)).tune("mc_dropout", VALID)
+    assert make_adapter(Dropout(weights=0.1, locked=locked)).tune("mc_dropout", VALID)
 
 
 def test_the_cache_reads_the_outputs_of_the_last_layer(adapter):

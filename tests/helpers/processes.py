@@ -1,8 +1,10 @@
 """Run commands as processes on the CPU, forked from a server that has already spent the seconds to import TensorFlow."""
 
+import contextlib
 import multiprocessing
 import os
 import pathlib
+import resource
 import runpy
 import signal
 import subprocess
@@ -70,3 +72,14 @@ def _run(script, arguments, folder, cwd, before):
     if before:
         before()
     runpy.run_path(str(ROOT / script), run_name="__main__")
+
+
+@contextlib.contextmanager
+def files_of_at_most(size):
+    """Let this process fail, as on a full disk, to make a file larger than so many bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)

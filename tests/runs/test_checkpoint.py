@@ -143,6 +143,15 @@ def test_a_checkpoint_that_could_not_be_read_may_be_intact_and_is_kept(store, er
     assert store.load(up_to=2).record["step"] == 2
 
 
+def test_the_first_save_of_a_resumed_run_reads_no_arrays_of_the_others(store, monkeypatch):
+    save(store, 1, 2, 3, window=1, best_step=1)
+    read, get = [], np.lib.npyio.NpzFile.__getitem__
+    monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda file, name: read.append(name) or get(file, name))
+    save(CheckpointStore(store.folder), 4, window=1, best_step=1)
+    assert not ARRAYS.keys() & {*read}
+    assert steps(store) == [1, 3, 4]
+
+
 def test_a_size_that_damage_made_too_large_is_damage(store):
     save(store, 1, 2)
     newest = store.paths()[-1]

@@ -1,10 +1,13 @@
 """Exported models against NumPy, read by what other programs read them with. Formats of an extra are skipped without it."""
 
+import functools
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -12,14 +15,16 @@ import pytest
 import ptb
 from configs import TEST
 from helpers import in_process, oracle
-from helpers.processes import ON_THE_CPU
+from helpers.processes import ON_THE_CPU, files_of_at_most
 from helpers.rejected import contents
 from helpers.run_files import ids_and_weights, write_run
 from helpers.texts import raises_one_line
 from ptb.config import override
 from ptb.data.download import PTB_FINGERPRINT
+from ptb.data.files import DAY
 from ptb.runs import export as package
 from ptb.runs.export import FORMATS, ExportError, export
+from ptb.runs.storage import RunError
 
 WORDS = ("the", "<eos>", "dogs", "cat", "sees", "and", "see", "<unk>")
 CONFIG = override(TEST, {"layers": (4, 4), "init_scale": 0.7, "dropout": 0.5})
@@ -36,15 +41,20 @@ def lm(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def folder(lm, tmp_path_factory):
-    """A folder with the model in every format whose packages are here."""
+def exported(lm, tmp_path_factory):
+    """Return `exported(format)`, the path of the model in that format; it skips the test if a package is missing."""
     folder = tmp_path_factory.mktemp("exported")
-    for name, kind in FORMATS.items():
-        if all(map(importlib.util.find_spec, kind.packages)):
-            exported = export(lm, name, folder)
-            assert exported.path == folder / kind.file
-            assert exported.difference < 1e-5
-    return folder
+
+    @functools.cache
+    def exported(name):
+        for needed in FORMATS[name].packages:
+            pytest.importorskip(needed)
+        written = export(lm, name, folder)
+        assert written.path == folder / FORMATS[name].file
+        assert written.difference < 1e-5
+        return written.path
+
+    return exported
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +83,9 @@ np.savez("served.npz", both=both, total=scores["total"], each=scores["log_probab
 
 
 @pytest.mark.slow
-def test_a_saved_model_is_served_where_nothing_but_tensorflow_is(folder, expected):
+def test_a_saved_model_is_served_where_nothing_but_tensorflow_is(lm, exported, expected):
+    folder = exported("saved_model").parent
+    export(lm, "saved_model", folder)  # replaces the first one
     np.savez(folder / "given.npz", ids=IDS, lengths=LENGTHS, **zeros(2))
     done = subprocess.run([sys.executable, "-c", SERVE], cwd=folder, env=ON_THE_CPU, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -87,11 +99,12 @@ def test_a_saved_model_is_served_where_nothing_but_tensorflow_is(folder, expecte
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter")
-def test_tensorflow_lite_carries_the_state_from_word_to_word(folder, expected):
+def test_tensorflow_lite_carries_the_state_from_word_to_word(exported, expected):
     import tensorflow as tf
 
-    assert (folder / "model.tflite").stat().st_size > 1000
-    next_word = tf.lite.Interpreter(str(folder / "model.tflite")).get_signature_runner("next_word")
+    path = exported("tflite")
+    assert path.stat().st_size > 1000
+    next_word = tf.lite.Interpreter(str(path)).get_signature_runner("next_word")
     state = zeros(1)
     for token, log_p in zip(IDS[0], expected[0]):
         found = next_word(ids=np.array([[token]], np.int32), **state)
@@ -99,10 +112,10 @@ def test_tensorflow_lite_carries_the_state_from_word_to_word(folder, expected):
         state = {name: found[f"new_{name}"] for name in state}
 
 
-def test_onnx_takes_any_batch_and_carries_the_state(folder, expected):
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+@pytest.mark.slow
+def test_onnx_takes_any_batch_and_carries_the_state(exported, expected):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(str(exported("onnx")), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     first = dict(zip(names, session.run(None, {"ids": IDS[:, :2]} | zeros(2))))
     state = {name: first[f"new_{name}"] for name in zeros(2)}
@@ -111,21 +124,46 @@ def test_onnx_takes_any_batch_and_carries_the_state(folder, expected):
     np.testing.assert_allclose(both, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_keras_and_safetensors_hold_the_weights(folder, lm):
+# Changes to CONFIG, and the parts of a layer's state.
+MODELS = {
+    "gru": ({"cell": "gru"}, ("hidden",)),
+    "mogrifier": ({"cell": "mogrifier_lstm", "mogrifier_rank": 2}, ("hidden", "cell")),
+    "tied, projection": ({"embedding_size": 3, "tied": True, "projection": "affine"}, ("hidden", "cell")),
+    "mixture": ({"mixture": 2}, ("hidden", "cell")),
+    "sum of layers": ({"sum_layers": True}, ("hidden", "cell")),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("changes", "parts"), MODELS.values(), ids=MODELS)
+def test_a_saved_model_of_any_architecture(changes, parts, tmp_path):
+    import tensorflow as tf
+
+    config = override(CONFIG, changes)
+    write_run(tmp_path, config, WORDS)
+    next_word = tf.saved_model.load(str(export(ptb.load(tmp_path), "saved_model").path)).signatures["next_word"]
+    state = {f"state_{layer}_{part}": tf.zeros([2, 4]) for layer in (0, 1) for part in parts}
+    assert {*next_word.structured_input_signature[1]} == {"ids", *state}
+    found = next_word(ids=tf.constant(IDS), **state)
+    assert found.keys() == {"log_probabilities", *[f"new_{name}" for name in state]}
+    expected = oracle.log_probabilities(ids_and_weights(tmp_path)[1], IDS, config.model)
+    np.testing.assert_allclose(found["log_probabilities"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_keras_and_safetensors_hold_the_weights(exported, lm):
     import keras
-    import safetensors.numpy
 
     _, weights = ids_and_weights(lm.run.path)
-    assert oracle.weights_of(keras.models.load_model(folder / "model.keras")).keys() == weights.keys()
-    arrays = safetensors.numpy.load_file(folder / "model.safetensors")
+    assert oracle.weights_of(keras.models.load_model(exported("keras"))).keys() == weights.keys()
+    arrays = pytest.importorskip("safetensors.numpy").load_file(exported("safetensors"))
     assert arrays.keys() == weights.keys()
     for name, array in arrays.items():
         np.testing.assert_array_equal(array, weights[name])
 
 
-def test_pytorch_computes_the_same_with_its_own_layers(folder, expected):
+def test_pytorch_computes_the_same_with_its_own_layers(exported, expected):
     torch = pytest.importorskip("torch")
-    state_dict = torch.load(folder / "model.pt", weights_only=True)
+    state_dict = torch.load(exported("torch"), weights_only=True)
 
     class RNNModel(torch.nn.Module):  # as in PyTorch's examples, word_language_model/model.py
         def __init__(self):
@@ -143,13 +181,13 @@ def test_pytorch_computes_the_same_with_its_own_layers(folder, expected):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_word_vectors(folder, lm):
+def test_word_vectors(exported, lm):
     _, weights = ids_and_weights(lm.run.path)
-    first, *rows = (folder / "vectors.txt").read_text().splitlines()
+    first, *rows = exported("word2vec").read_text().splitlines()
     assert first == "8 4"
     assert [row.split(" ")[0] for row in rows] == [*WORDS]
     np.testing.assert_array_equal(np.array([row.split(" ")[1:] for row in rows], np.float32), weights["embedding"])
-    with np.load(folder / "vectors.npz") as file:
+    with np.load(exported("npz")) as file:
         assert file["words"].tolist() == [*WORDS]
         np.testing.assert_array_equal(file["embeddings"], weights["embedding"])
 
@@ -159,7 +197,7 @@ def test_a_text_is_read_as_that_of_the_training(tmp_path):
     (tmp_path / "text.txt").write_text("The CAT\n", encoding="utf-16")
     exported = export(ptb.load(tmp_path / "run"), "npz", tmp_path / "new", tmp_path / "text.txt")
     with np.load(exported.path) as file:
-        assert file["tokens"].tolist() == ["the", "cat", "<eos>"]
+        assert file["words"][file["token_ids"]].tolist() == ["the", "cat", "<eos>"]
 
 
 def test_hidden_states_of_a_text_by_the_command(lm, tmp_path, monkeypatch):
@@ -172,18 +210,20 @@ def test_hidden_states_of_a_text_by_the_command(lm, tmp_path, monkeypatch):
     ids, weights = ids_and_weights(lm.run.path)
     features = weights["embedding"][[[ids[token]] for token in tokens]].astype(np.float64)
     with np.load(tmp_path / "new" / "vectors.npz") as file:
-        assert file["tokens"].tolist() == tokens
+        assert file["words"][file["token_ids"]].tolist() == tokens
+        assert file["token_ids"].dtype == np.int32
         for layer in (0, 1):
             parts = [weights[f"lstm_{layer}/{name}"] for name in ("kernel", "recurrent_kernel", "bias")]
             features = oracle.lstm(features, np.zeros((1, 4)), np.zeros((1, 4)), *parts)[0]
             np.testing.assert_allclose(file[f"layer_{layer}"], features[:, 0], rtol=1e-4, atol=1e-6)
 
 
-def test_the_card_names_what_is_known_and_the_files_that_are_there(folder, lm, tmp_path):
+def test_the_card_names_what_is_known_and_the_files_that_are_there(lm, tmp_path):
+    folder = tmp_path / "new"
+    for name in ("npz", "word2vec"):
+        export(lm, name, folder)
     card = (folder / "README.md").read_text()
-    assert {*re.findall(r"^\| `(\S+)` \|", card, re.MULTILINE)} == {path.name for path in folder.iterdir()} - {
-        *("README.md", "given.npz", "served.npz")
-    }
+    assert {*re.findall(r"^\| `(\S+)` \|", card, re.MULTILINE)} == {path.name for path in folder.iterdir()} - {"README.md"}
     assert all(
         fact in card for fact in ("somewhere/text", "`model.layers` (4, 4)", f"{lm.model.count_params():,}", "not measured")
     )
@@ -212,6 +252,49 @@ def test_a_readme_of_something_else_is_not_replaced_and_a_card_is(lm, tmp_path):
     (tmp_path / "README.md").unlink()
     for _ in range(2):
         assert export(lm, "word2vec", tmp_path).difference == 0
+
+
+@pytest.mark.parametrize(("name", "own"), [("word2vec", "vectors.txt"), ("saved_model", "saved_model/weights")])
+def test_what_has_the_name_of_a_file_and_is_of_something_else_is_not_replaced(lm, name, own, tmp_path):
+    (tmp_path / own).parent.mkdir(exist_ok=True)
+    (tmp_path / own).write_text("mine")
+    before = contents(tmp_path)
+    with raises_one_line(ExportError, tmp_path / FORMATS[name].file, "--output"):
+        export(lm, name, tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_a_full_disk_is_named_and_leaves_nothing_in_the_way_of_the_next_try(lm, tmp_path):
+    card = export(lm, "word2vec", tmp_path / "other").path.with_name("README.md")
+    for size in (10, card.stat().st_size - 1):  # bytes: less than the vectors; less than the card
+        with raises_one_line(RunError, tmp_path / "new"), files_of_at_most(size):
+            export(lm, "word2vec", tmp_path / "new")
+        assert not (tmp_path / "new").exists()
+    export(lm, "word2vec", tmp_path / "new")
+
+
+@pytest.mark.parametrize("part", ["ptb.runs.export.model_card", "ptb.data.vocabulary.Vocabulary.to_bytes"])
+def test_a_stopped_export_is_no_owner_of_its_folder(lm, part, tmp_path, monkeypatch):
+    with monkeypatch.context() as patches, pytest.raises(KeyboardInterrupt):
+        patches.setattr(part, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        export(lm, "word2vec", tmp_path / "new")
+    export(lm, "word2vec", tmp_path / "new")
+
+
+def test_what_killed_exports_left_is_deleted_after_a_day(lm, tmp_path):
+    for name, age in ((".export-old", 2 * DAY), (".export-new", 0)):
+        (tmp_path / name / "saved_model").mkdir(parents=True)
+        os.utime(tmp_path / name, times=(time.time() - age,) * 2)
+    export(lm, "word2vec", tmp_path)
+    assert [path.name for path in tmp_path.glob(".export-*")] == [".export-new"]  # may still be in use
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    run = tmp_path / os.fsdecode(b"\xe9")
+    write_run(run, CONFIG, WORDS, data_path=os.fsdecode(b"caf\xe9.txt"))
+    for _ in range(2):  # the second time the card is known
+        export(ptb.load(run), "word2vec", tmp_path / "new")
+    assert "caf\\udce9.txt" in (tmp_path / "new" / "README.md").read_text()
 
 
 def test_files_of_another_model_or_run_are_not_mixed_with_those_of_this_one(lm, tmp_path):

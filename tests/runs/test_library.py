@@ -15,6 +15,7 @@ from helpers.run_files import ids_and_weights, write_run
 from helpers.texts import raises_one_line
 from ptb.config import override
 from ptb.data.files import DataError
+from ptb.evaluation.score import make_eval_step
 
 WORDS = ("the", "<eos>", "dogs", "cat", "sees", "and", "see", "<unk>")
 CONFIG = override(TEST, {"layers": (4, 3), "init_scale": 0.7, "dropout": 0.5})
@@ -69,6 +70,28 @@ def test_sentences_are_scored_as_lines_of_one_text(lm, log_p):
     text = "\n".join(SENTENCES)
     assert lm.perplexity(text) == pytest.approx(math.exp(-expected.mean()), rel=1e-5)
     assert lm.perplexity(text + "\n") == lm.perplexity(text)
+
+
+def test_a_long_line_of_one_text_is_scored_in_windows(folder, monkeypatch):
+    """Its scores `[steps, vocab]` would fill the memory."""
+    lengths = []
+
+    def make_counting_step(model):
+        step = make_eval_step(model)
+
+        def counting_step(inputs, targets, state):
+            lengths.append(inputs.shape[1])
+            return step(inputs, targets, state)
+
+        return counting_step
+
+    monkeypatch.setattr(ptb.runs.load, "make_eval_step", make_counting_step)
+    lm = ptb.load(folder)
+    lines = ["the cat sees the dogs " * 300, "the dogs see"]
+    found = np.concatenate([score.log_probabilities for score in lm.score(lines, carry_state=True)])
+    assert sum(lengths) == 1501 + 4
+    assert max(lengths) <= 500
+    np.testing.assert_allclose(found, lm.log_probabilities(lm.vocabulary.encode(["<eos>", *lm.tokenize(lines)])), rtol=1e-5)
 
 
 def test_scores_come_sentence_by_sentence(lm):

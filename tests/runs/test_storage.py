@@ -1,37 +1,27 @@
 """Storage that fails, files that are damaged, processes that meet: nothing good is lost, and one line says what is wrong."""
 
-import contextlib
 import os
-import resource
 import shutil
 import signal
+import time
 
 import pytest
 
 import train
 from configs import TEST
 from helpers import processes
+from helpers.processes import files_of_at_most
 from helpers.rejected import contents
 from helpers.run_files import assert_same_run
 from helpers.texts import raises_one_line
 from helpers.training_runs import StopAt, begin
 from ptb.data.corpus import load_corpus
+from ptb.data.files import DAY
 from ptb.runs.folder import RunFolder
 from ptb.runs.storage import RunError, reading, write_atomically
 from ptb.runs.tensorboard import Curves
 
 FILE_SIZE = 8000  # bytes: enough for the first checkpoints of the test configuration and the first points of its curves
-
-
-@contextlib.contextmanager
-def files_of_at_most(size):
-    """Let this process fail, as on a full disk, to make a file larger than so many bytes."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +70,21 @@ def test_two_processes_write_different_files_at_once(tmp_path):
 
     write_atomically(tmp_path / "checkpoint.npz", write)
     assert contents(tmp_path) == {tmp_path / "checkpoint.npz": b"checkpoint", tmp_path / "adapt.json": b"{}"}
+
+
+def test_a_write_that_cannot_take_its_place_leaves_no_other_file(tmp_path):
+    (tmp_path / "file").mkdir()
+    with raises_one_line(RunError, tmp_path / "file"):
+        write_atomically(tmp_path / "file", b"new")
+    assert contents(tmp_path) == {tmp_path / "file": False}
+
+
+def test_what_killed_writers_left_is_deleted_after_a_day(tmp_path):
+    for name, age in ((".writing-1-config.json", 2 * DAY), (".writing-2-config.json", 0)):
+        (tmp_path / name).write_bytes(b"half")
+        os.utime(tmp_path / name, times=(time.time() - age,) * 2)
+    write_atomically(tmp_path / "history.jsonl", b"")
+    assert {path.name for path in tmp_path.iterdir()} == {".writing-2-config.json", "history.jsonl"}  # 2 may still write
 
 
 @pytest.mark.parametrize("error", [ValueError("no JSON"), RecursionError("too deep")])

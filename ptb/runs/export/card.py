@@ -13,7 +13,7 @@ USES = {
     "onnx": '`onnxruntime.InferenceSession("{file}")`: `ids [batch, steps]`, `state_…` → `log_probabilities`, `new_state_…`',
     "safetensors": '`safetensors.numpy.load_file("{file}")`: all weights by name; the configuration is in the metadata',
     "torch": '`torch.load("{file}", weights_only=True)`: encoder, rnn and decoder of PyTorch\'s word_language_model',
-    "npz": '`numpy.load("{file}")`: `words`, `embeddings`; of a text `tokens` and `layer_0`, …',
+    "npz": '`numpy.load("{file}")`: `words`, `embeddings`; of a text `token_ids` and `layer_0`, …',
     "word2vec": '`gensim.models.KeyedVectors.load_word2vec_format("{file}")`: the input embeddings',
 }
 TITLE = ", a recurrent language model"  # after the name of the configuration
@@ -60,7 +60,7 @@ def model_card(lm: TrainedModel, files: dict[str, str]) -> str:
         "A text begins with the id of `<eos>` and a state of zeros; every line ends in `<eos>`.",
         "",
     ]
-    return "\n".join(lines)
+    return _escaped("\n".join(lines))
 
 
 def is_model_card(text: str) -> bool:
@@ -71,7 +71,12 @@ def is_model_card(text: str) -> bool:
 def identity(lm: TrainedModel) -> str:
     """Return the line of a card that says which weights the files have."""
     digest = hashlib.sha256(b"".join(array.tobytes() for array in lm.model.get_weights())).hexdigest()
-    return f"Weights of step {lm.weights.step} of `{lm.run.path.name}`, SHA-256 {digest[:16]}."
+    return _escaped(f"Weights of step {lm.weights.step} of `{lm.run.path.name}`, SHA-256 {digest[:16]}.")
+
+
+def _escaped(text):
+    """Return a text with escapes such as `\\udce9` in place of what is no UTF-8 in the names of files."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _perplexities(lm):

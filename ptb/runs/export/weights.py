@@ -81,12 +81,11 @@ def torch_difference(source: Source, path: pathlib.Path) -> float:
 
 
 def write_npz(source: Source, path: pathlib.Path) -> None:
-    """Write `words` and their `embeddings`; if there is a text, its `tokens` and the outputs `layer_0`, … after each."""
-    words = np.array(source.lm.vocabulary.words)
-    arrays = {"words": words, "embeddings": source.lm.embeddings()}
+    """Write `words` and their `embeddings`; if there is a text, its `token_ids` and the outputs `layer_0`, … after each."""
+    arrays = {"words": np.array(source.lm.vocabulary.words), "embeddings": source.lm.embeddings()}
     if source.text_ids is not None:
         states = source.lm.states_of(source.text_ids)
-        arrays |= {"tokens": words[source.text_ids]} | {f"layer_{index}": layer for index, layer in enumerate(states)}
+        arrays |= {"token_ids": source.text_ids} | {f"layer_{index}": layer for index, layer in enumerate(states)}
     np.savez(path, **arrays)
 
 
