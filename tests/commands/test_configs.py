@@ -100,7 +100,16 @@ PYTORCH = {
     **{"tied": True, "learning_rate": 20, "clip_norm": 0.25, "reduction": "mean", "factor": 0.25, "patience_to_decay": 1},
     **{"batch_size": 20, "num_steps": 35, "num_epochs": 40},
 }
+GAL = {"two_biases": True, "weight_decay": 1e-7, "tied": False}  # large: main_new_dropout_SOTA_v3.lua; medium: from memory
 RECIPES = {
+    "variational_medium": GAL
+    | {"dropout": Dropout(embedding=0.2, input=0.35, hidden=0.35, state=0.2, output=0.35, locked=True)},
+    "variational_large": GAL
+    | {
+        **{"layers": (1500, 1500), "init_scale": 0.04, "learning_rate": 1, "clip_norm": 10, "full_rate_epochs": 11},
+        **{"factor": 1 / 1.15, "batch_size": 20, "num_steps": 35, "num_epochs": 55},
+        "dropout": Dropout(embedding=0.3, input=0.5, hidden=0.5, state=0.3, output=0.5, locked=True),
+    },
     "small_tied": {"tied": True, "projection": "none", "dropout": Dropout()},
     "small_tied_projected": {"tied": True, "projection_l2": 1 / (20 * 6.5), "batch_size": 20, "dropout": Dropout()},
     "word_language_model_200": PYTORCH | {"layers": (200, 200), "dropout": Dropout.everywhere(0.2)},

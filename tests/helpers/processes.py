@@ -1,5 +1,6 @@
 """Run commands as processes on the CPU, forked from a server that has already spent the seconds to import TensorFlow."""
 
+import contextlib
 import multiprocessing
 import os
 import pathlib
@@ -57,6 +58,22 @@ def wait_for(condition, process, seconds=120):
     while not condition():
         assert process.is_alive() and time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def at_most(seconds):
+    """Raise TimeoutError in a block that takes longer, for example because nobody opens the other end of a pipe."""
+
+    def stop(*_):
+        raise TimeoutError(f"this takes over {seconds} seconds")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _run(script, arguments, folder, cwd, before):
