@@ -3,6 +3,7 @@
 import doctest
 import functools
 import importlib
+import json
 import pkgutil
 import re
 import shlex
@@ -13,6 +14,7 @@ import pytest
 from absl import flags
 
 import cli
+import reference
 from configs import find_config
 from helpers import processes
 from helpers.processes import ROOT
@@ -39,6 +41,33 @@ def test_names_of_the_library_exist():
     assert len(names) > 15
     for name in names:
         assert pkgutil.resolve_name(name), name
+
+
+def test_every_imported_name_exists():
+    text = "".join(path.read_text() for path in OTHER_PAGES)
+    lines = re.findall(
+        rf"^ *(from (?:ptb|configs|reader|{'|'.join(reference.COMMANDS)})\b.* import .*?)(?:  #.*)?$", text, re.MULTILINE
+    )
+    assert len(lines) > 5
+    for line in lines:
+        exec(line, {})
+
+
+def test_every_file_that_is_named_exists():
+    text = "".join(path.read_text() for path in OTHER_PAGES)
+    paths = set(re.findall(r"`((?:tests|ptb|results|docs|benchmarks)/[\w./-]*)`", text))
+    assert len(paths) > 5
+    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+
+
+def test_the_keys_of_a_runs_records_are_in_the_table(finished_folder):
+    text = "".join(path.read_text() for path in OTHER_PAGES)
+    (table,) = re.findall(r"^\| key \| in \|.*\n((?:\|.*\n)+)", text, re.MULTILINE)
+    rows = [row.split(" | ")[:2] for row in table.splitlines()[1:]]
+    for kind, path in (("result", "result.json"), ("history", "history.jsonl")):
+        listed = {key for keys, place in rows if place in (kind, "both") for key in re.findall(r"`(\w+)`", keys)}
+        record = json.loads((finished_folder / "run" / path).read_text())  # its history has one epoch
+        assert set(record) <= listed
 
 
 def test_every_module_is_in_the_list_of_files():
@@ -103,7 +132,7 @@ def apply(diff, folder):
 
 
 # A command, unless the line after it is its error.
-COMMAND = re.compile(r"python (train|evaluate|generate|export|gradcheck|reproduce)\.py([^`|#>&'\n]*)(?!.*\n *\1\.py:)")
+COMMAND = re.compile(rf"python ({'|'.join(reference.COMMANDS)})\.py([^`|#>&'\n]*)(?!.*\n *\1\.py:)")
 OTHER_PAGES = [path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))) if path.name != "extending.md"]
 
 

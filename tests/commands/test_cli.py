@@ -24,6 +24,7 @@ from ptb.data.files import DataError
 from ptb.runs.folder import RunError
 from ptb.runtime.devices import DeviceError
 from ptb.training.state import Diverged
+from reference import COMMANDS
 
 
 def define_flags(values):
@@ -290,7 +291,7 @@ def test_only_a_line_that_is_here_is_ready(encoding, ready, monkeypatch):
         assert lines.ready() == expected
 
 
-COMMANDS = ("train.py", "evaluate.py", "generate.py", "reproduce.py", "gradcheck.py")
+SCRIPTS = [f"{command}.py" for command in COMMANDS]
 ON_WINDOWS = """
 import runpy, signal, sys
 for name in ("SIGPIPE", "SIGHUP", "SIGKILL"):
@@ -308,10 +309,10 @@ print({"tensorflow", "keras"} & {*sys.modules})
 
 def test_windows_is_told_at_once_what_to_use():
     """In a fresh process without what Windows lacks, every command exits before TensorFlow is imported."""
-    command = [sys.executable, "-c", ON_WINDOWS, *COMMANDS]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=processes.ROOT)
+    command = [sys.executable, "-c", ON_WINDOWS, *SCRIPTS]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=processes.ROOT, timeout=120)
     *lines, imported = done.stdout.splitlines()  # sys.exit prints such a text on standard error, and the code is 1
-    for line, name in zip(lines, COMMANDS, strict=True):
+    for line, name in zip(lines, SCRIPTS, strict=True):
         assert line.startswith(f"{name}: ")
         assert "WSL2" in line
     assert (imported, done.stderr) == ("set()", "")

@@ -88,6 +88,70 @@ def test_published_numbers_after_2014_are_those_of_the_sources():
     assert {n: CONFIGS[n].parameters for n in parameters} == parameters
 
 
+# Recipes of later papers and programs (shared/REFERENCE.md, section 4), with every rate of dropout. One epoch of PTB has 415
+# windows of 64 × 35 tokens, and 207 of 64 × 70: 1,000 of lamb's turns are 240 epochs of melis_10m, and 960 of the larger ones.
+LAMB = {"tied": True, "clip_norm": 10, "beta1": 0, "beta2": 0.999, "epsilon": 1e-8, "averaging": "two_tailed", "batch_size": 64}
+LAMB_24M = LAMB | {"sum_layers": True, "num_steps": 70, "num_epochs": 960}
+AWD = {
+    **{"tied": True, "initializers": "torch", "init_scale": 0.1, "two_biases": True, "forget_bias": 0, "averaging": "nt_asgd"},
+    **{"clip_norm": 0.25, "weight_decay": 1.2e-6, "reduction": "mean", "ar": 2, "tar": 1, "random_lengths": True},
+}
+PYTORCH = {
+    **{"tied": True, "learning_rate": 20, "clip_norm": 0.25, "reduction": "mean", "factor": 0.25, "patience_to_decay": 1},
+    **{"batch_size": 20, "num_steps": 35, "num_epochs": 40},
+}
+GAL = {"two_biases": True, "weight_decay": 1e-7, "tied": False}  # large: main_new_dropout_SOTA_v3.lua; medium: from memory
+RECIPES = {
+    "variational_medium": GAL
+    | {"dropout": Dropout(embedding=0.2, input=0.35, hidden=0.35, state=0.2, output=0.35, locked=True)},
+    "variational_large": GAL
+    | {
+        **{"layers": (1500, 1500), "init_scale": 0.04, "learning_rate": 1, "clip_norm": 10, "full_rate_epochs": 11},
+        **{"factor": 1 / 1.15, "batch_size": 20, "num_steps": 35, "num_epochs": 55},
+        "dropout": Dropout(embedding=0.3, input=0.5, hidden=0.5, state=0.3, output=0.5, locked=True),
+    },
+    "small_tied": {"tied": True, "projection": "none", "dropout": Dropout()},
+    "small_tied_projected": {"tied": True, "projection_l2": 1 / (20 * 6.5), "batch_size": 20, "dropout": Dropout()},
+    "word_language_model_200": PYTORCH | {"layers": (200, 200), "dropout": Dropout.everywhere(0.2)},
+    "word_language_model_650": PYTORCH | {"layers": (650, 650), "dropout": Dropout.everywhere(0.5)},
+    "melis_10m": LAMB
+    | {
+        **{"layers": (1194,), "embedding_size": 268, "projection": "linear", "learning_rate": 0.0041787, "l2": 1.2435e-4},
+        **{"dropout": Dropout(input=0.580, state=0.215, output=0.327, projected=0.327), "num_steps": 35, "num_epochs": 240},
+        **{"factor": 0.1, "patience_to_decay": 26 * 100 // 415},
+    },
+    "lamb_lstm_24m": LAMB_24M
+    | {
+        **{"cell": "capped_lstm", "layers": (951, 951), "learning_rate": 0.0030369, "l2": 2.4908e-4},
+        "dropout": Dropout(input=0.6276, hidden=0.3070, state=0.3692, output=0.6902),
+    },
+    "mogrifier_24m": LAMB_24M
+    | {
+        **{"cell": "mogrifier_lstm", "layers": (912, 912), "learning_rate": 0.0023, "l2": 2.5235e-4},
+        **{"mogrifier_rounds": 5, "mogrifier_rank": 84},
+        "dropout": Dropout(input=0.7291, hidden=0.2910, state=0.3873, output=0.7157),
+    },
+    "awd_lstm": AWD
+    | {
+        **{"layers": (1150, 1150, 400), "embedding_size": 400, "learning_rate": 30},
+        "dropout": Dropout(embedding=0.1, input=0.4, hidden=0.25, weights=0.5, output=0.4, locked=True),
+        **{"batch_size": 20, "num_steps": 70, "num_epochs": 500},
+    },
+    "mos": AWD
+    | {
+        **{"layers": (960, 960, 620), "embedding_size": 280, "mixture": 15, "learning_rate": 20},
+        "dropout": Dropout(embedding=0.1, input=0.4, hidden=0.225, weights=0.5, output=0.4, projected=0.29, locked=True),
+        **{"batch_size": 12, "num_steps": 70, "num_epochs": 1000},
+    },
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_later_configuration_has_the_settings_of_its_source(name):
+    config = CONFIGS[name].config
+    assert differences(override(config, RECIPES[name]), config) == {}
+
+
 @pytest.mark.parametrize("name", ["small", "medium", "large", "test"])
 def test_parameter_counts_are_the_published_ones(name):
     config, parameters = CONFIGS[name].config, CONFIGS[name].parameters

@@ -24,7 +24,7 @@ from helpers.training_runs import begin
 from ptb.config import override
 from ptb.data.corpus import load_corpus
 from ptb.data.tokens import EOS
-from ptb.runs import adapt
+from ptb.evaluation import adapt
 from ptb.runs.texts import read_texts
 
 CONFIG = override(TEST, {"layers": (4, 3), "init_scale": 0.7})
@@ -280,7 +280,7 @@ def test_a_program_that_waits_for_each_score_gets_it(folders, tmp_path):
         os.mkfifo(tmp_path / name)
     before = functools.partial(through_pipes, tmp_path)
     process = processes.start("evaluate.py", folders[0], "--stdin", folder=tmp_path, before=before)
-    with open(tmp_path / "in", "wb", buffering=0) as source, open(tmp_path / "out") as results:
+    with processes.at_most(120), open(tmp_path / "in", "wb", buffering=0) as source, open(tmp_path / "out") as results:
         for text in (b"the cat\n", b"the dogs see\nthe cat\n"):
             source.write(text)
             for line in text.decode().splitlines():
@@ -315,6 +315,40 @@ def test_the_scores_are_printed_if_the_settings_cannot_be_kept(folders, tmp_path
     assert [json.loads(line)["split"] for line in done.stdout.splitlines()] == ["valid", "test"]
     assert done.stderr.count(str(run / "adapt-temperature.json")) == 1
     assert done.stderr.count(" on valid: ") > 2
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [("temperature", {"inverse_temperature"}), ("cache", {"weight", "flatness"}), ("mc_dropout", {"passes"})],
+)
+def test_each_method_scores_valid_and_test_and_keeps_what_it_found(method, settings, tiny_corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(adapt, "DROPOUT_PASSES", 2)
+    corpus, run = load_corpus(str(tiny_corpus)), tmp_path / "run"
+    text = {"corpus": corpus.fingerprint(), "data_path": str(tiny_corpus)}
+    write_run(run, override(CONFIG, {"dropout": 0.5}), corpus.vocabulary.words, **text)
+    scored = records(run, f"--adapt={method}")
+    kept = json.loads((run / f"adapt-{method}.json").read_text())
+    assert [(record["split"], record["tokens"]) for record in scored] == [("valid", 12 * 11 - 1), ("test", 13 * 11 - 1)]
+    assert {record["split"]: record["perplexity"] for record in scored} == kept["perplexity"]
+    assert set(kept["settings"]) == settings and all(record["settings"] == kept["settings"] for record in scored)
+    static = perplexity(run, words_of(tiny_corpus / "valid.txt"))
+    assert abs(kept["perplexity"]["valid"] - static) > 1e-3 * static
+    assert method == "mc_dropout" or kept["perplexity"]["valid"] < static
+
+
+def test_trials_of_other_logits_are_not_reused(folders, tmp_path, caplog, monkeypatch):
+    lm = ptb.load(shutil.copytree(folders[0], tmp_path / "run"))
+
+    def new_trials():
+        caplog.clear()
+        list(evaluate.score_adaptively(lm, "cache"))
+        return len(caplog.messages)
+
+    count = new_trials()
+    assert count > 1
+    assert new_trials() == 0
+    monkeypatch.setattr(type(lm), "inverse_temperature", 0.9)  # as after temperature_scaling
+    assert new_trials() == count
 
 
 @pytest.mark.slow

@@ -160,7 +160,7 @@ def test_words_come_one_by_one_until_ctrl_c_or_until_the_reader_has_enough(run, 
     os.mkfifo(tmp_path / "pipe")
     before = functools.partial(print_to, tmp_path / "pipe")
     process = processes.start("generate.py", run, "--length=1000000", folder=tmp_path, before=before)
-    with open(tmp_path / "pipe", "rb", buffering=0) as pipe:
+    with processes.at_most(120), open(tmp_path / "pipe", "rb", buffering=0) as pipe:
         assert pipe.read(1)
         assert process.is_alive()
         if ending == signal.SIGINT:

@@ -1,11 +1,13 @@
 """The Makefile, with programs in place of Python that only note the arguments they were called with."""
 
 import os
+import re
 import shutil
 import subprocess
 
 import pytest
 
+from fuzz import targets
 from helpers.processes import ROOT
 
 NOTE = """#!/bin/sh
@@ -33,9 +35,10 @@ def make(tmp_path):
 
     def run(*arguments, failing="nothing"):
         notes = tmp_path / "notes"
+        notes.unlink(missing_ok=True)
         outer = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
         environment = outer | {"NOTES": str(notes), "FAILING": failing}
-        done = subprocess.run(["make", *arguments], cwd=tmp_path, env=environment, capture_output=True)
+        done = subprocess.run(["make", *arguments], cwd=tmp_path, env=environment, capture_output=True, timeout=60)
         assert not (tmp_path / ".venv" / "bin" / "pip").exists()
         return done.returncode, notes.read_text().splitlines()
 
@@ -67,6 +70,22 @@ def test_paths_of_the_gpu_tests_exist(make):
 def test_lint_fails_if_a_check_fails(make, failing):
     assert make("lint")[0] == 0
     assert make("lint", failing=failing)[0] != 0
+
+
+def test_each_target_runs_its_command(make):
+    for target, command in (
+        ("demo", "train.py --model=demo --data_path=demo --save_path=runs/demo"),
+        ("test", "-m pytest -n"),
+        ("test-slow", "-m pytest -m slow -n"),
+    ):
+        code, notes = make(target)
+        assert code == 0
+        assert notes[-2].split(maxsplit=2)[2].startswith(command)
+
+
+def test_everything_that_can_be_fuzzed_is_fuzzed():
+    (names,) = re.findall(r"for target in (.*); do .*\n.*fuzz\.run", (ROOT / "Makefile").read_text())
+    assert set(names.split()) == set(targets.TARGETS)
 
 
 def test_paths_may_contain_a_space(make):

@@ -1,6 +1,7 @@
 """Tables: made from the records, from all of them, and from nothing else."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -19,6 +20,26 @@ EPOCH = {"epoch": 1, "learning_rate": 1.0, "train_perplexity": 1.0, "valid_perpl
 def test_pages_show_what_the_records_say(page):
     current = (tables.ROOT / page).read_text(encoding="utf-8")
     assert current == tables.with_tables(page, tables.PAGES[page], tables.RESULTS), "run: python reproduce.py --tables"
+
+
+def test_the_readme_begins_with_numbers_of_the_records():
+    """A perplexity in the text before the installation is one of a record, of a paper, or a mean, a least or largest one."""
+    known = {f"{CONFIGS[name].parameters / 1e6:.1f}" for name in CONFIGS if CONFIGS[name].parameters}
+    known |= {f"{test:.1f}" for named in CONFIGS.values() for _, test in named.published.values()}
+    for name, count in tables.HEADLINES:
+        adapted = tables.RESULTS.glob(f"{name}-[0-9]*/adapt-dynamic_cache.json")
+        found = [json.loads(path.read_text())["perplexity"]["test"] for path in adapted]
+        for tests in filter(None, (tables.recorded_tests(tables.RESULTS, name, count), found)):
+            known |= {f"{value:.1f}" for value in (np.mean(tests), min(tests), max(tests))}
+    text = (tables.ROOT / "README.md").read_text(encoding="utf-8").partition("## Install")[0]
+    assert set(re.findall(r"\b\d+\.\d\b", text)) <= known
+
+
+@pytest.mark.parametrize("picture", tables.PICTURES)
+def test_pictures_show_what_the_records_say(picture, tmp_path):
+    tables.save_picture(tables.PICTURES[picture](tables.RESULTS), tmp_path / "fresh.svg")
+    texts = [re.findall("<!-- (.*?) -->", path.read_text()) for path in (tables.ROOT / picture, tmp_path / "fresh.svg")]
+    assert texts[0] == texts[1] != [], "run: python reproduce.py --tables"
 
 
 def record(results, name, valid, test, hours, train=1.0, precision="float32", machine=None):

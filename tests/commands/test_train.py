@@ -1,5 +1,6 @@
 """train.py: what it prints and leaves, what --set changes, and that no crash changes where a run ends."""
 
+import dataclasses
 import json
 import os
 import re
@@ -24,6 +25,7 @@ from ptb.model.language_model import build_model
 from ptb.runs.tensorboard import GRADIENT_NORM, LEARNING_RATE, RUNNING, SPEED, TRAIN, VALID
 from ptb.runs.tensorboard import TEST as TEST_TAG
 from ptb.runtime import devices
+from ptb.training.state import TrainState
 
 
 def arguments(data_path, folder, *more):
@@ -232,6 +234,24 @@ def test_a_profile_is_left_in_the_run(unbroken):
     assert list(unbroken.glob("plugins/profile/*/*.xplane.pb"))
 
 
+@dataclasses.dataclass
+class InterruptAt:
+    """Called in a process before train.py: it sends itself a signal after a step."""
+
+    number: int
+    step: int
+
+    def __call__(self):
+        advance = TrainState.advance
+
+        def advance_and_interrupt(state):
+            advance(state)
+            if state.step == self.step:
+                os.kill(os.getpid(), self.number)
+
+        TrainState.advance = advance_and_interrupt
+
+
 def steps_saved(folder):
     """Return the step of the newest checkpoint, -1 before the first."""
     return max((int(path.stem.removeprefix("checkpoint-")) for path in folder.glob("checkpoint-*.npz")), default=-1)
@@ -244,17 +264,16 @@ def steps_saved(folder):
 def test_a_run_that_was_stopped_ends_where_an_unbroken_one_does(number, exit_code, longer_corpus, unbroken, tmp_path):
     folder = tmp_path / "stopped"
     line = arguments(longer_corpus, folder, "--checkpoint_minutes=0.002")
-    process = processes.start("train.py", *line, folder=tmp_path)
-    processes.wait_for(lambda: steps_saved(folder) >= 100, process)
-    os.kill(process.pid, number)
-    process.join(60)
+    process = processes.start("train.py", *line, folder=tmp_path, before=InterruptAt(number, step=400))
+    process.join(120)
     assert process.exitcode == exit_code
     errors = (tmp_path / "stderr").read_text()
     assert errors.count("\n") == (2 if number == signal.SIGTERM else 0)  # at once, and when the run is saved
     assert not errors or (errors.count("SIGTERM") == 2 and str(folder) in errors)
 
     resumed = processes.succeed("train.py", *line)
-    assert 100 <= int(re.search(r"Resuming .* step (\d+)\n", resumed.stdout)[1]) < steps_saved(unbroken)
+    step = int(re.search(r"Resuming .* step (\d+)\n", resumed.stdout)[1])
+    assert 400 <= step < steps_saved(unbroken) if number == signal.SIGTERM else 0 < step <= 400
     assert_same_run(folder, unbroken)
 
 
@@ -301,6 +320,13 @@ def test_the_published_perplexity_is_that_of_the_run_whose_weights_are_the_start
     monkeypatch.setattr(train, "train", lambda *_, monitoring, **options: given.append(monitoring.published_valid))
     call_main(f"--init_from={tmp_path / 'a'}", f"--data_path={tiny_corpus}", f"--save_path={tmp_path / 'b'}")
     assert given == [86.2]
+
+
+def test_checkpoints_come_every_so_many_minutes(tiny_corpus, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(train, "train", lambda *_, monitoring, **options: given.append(monitoring.checkpoint_seconds))
+    call_main("--model=test", f"--data_path={tiny_corpus}", f"--save_path={tmp_path / 'run'}", "--checkpoint_minutes=2")
+    assert given == [120]
 
 
 def call_main(*arguments):

@@ -215,6 +215,20 @@ def test_evaluate_names_the_weights_if_the_others_differ(overfitted, random_corp
     assert printed["best"] != printed["last"]
 
 
+def test_commands_write_and_score_sentences_with_the_weights_that_are_asked_for(overfitted):
+    printed = {}
+    for choice, other in (("best", "last"), ("last", "best")):
+        done = in_process.succeed("generate.py", overfitted, f"--checkpoint={choice}", "--prompt=a", "--top=3")
+        expected = ptb.load(overfitted, checkpoint=choice).next_words("a", 3)
+        shown = [line.split() for line in done.stdout.splitlines()]
+        assert [(word, float(p)) for p, word in shown] == [(word, pytest.approx(p, abs=1e-6)) for word, p in expected]
+        scored = in_process.succeed("evaluate.py", overfitted, "--stdin", f"--checkpoint={choice}", stdin="a b\n")
+        (line,) = scored.stderr.splitlines()
+        assert str(overfitted) in line and f"--checkpoint={other}" in line
+        printed[choice] = done.stdout, scored.stdout
+    assert all(best != last for best, last in zip(*printed.values()))
+
+
 def test_best_weights_that_are_lost_cost_a_warning_and_no_more(overfitted, tmp_path, caplog):
     folder = shutil.copytree(overfitted, tmp_path / "copy")
     best = folder / f"checkpoint-{best_step_of(folder):09d}.npz"

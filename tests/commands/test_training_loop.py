@@ -22,7 +22,7 @@ from ptb.model.language_model import build_model
 from ptb.runs.export.card import model_card
 from ptb.runs.folder import RunFolder
 from ptb.runs.progress import tutorial_report_windows
-from ptb.runs.tensorboard import GRADIENT_NORM, RUNNING, Curves
+from ptb.runs.tensorboard import CLIPPED, GRADIENT_NORM, RUNNING, Curves
 from ptb.runs.tensorboard import TEST as TEST_CURVE
 from ptb.training.step import make_train_step
 
@@ -66,6 +66,7 @@ def test_the_record_and_the_curves_of_an_epoch_are_those_of_its_windows(corpus, 
     assert record["train_perplexity"] == pytest.approx(math.exp(np.mean(losses)), rel=1e-5)
     assert record["mean_gradient_norm"] == pytest.approx(np.mean(norms), rel=1e-5)
     assert 0 < record["clipped_fraction"] == np.mean(np.array(norms) > config.optimizer.clip_norm) < 1
+    assert curve(tmp_path / "run", CLIPPED)[-1] == (len(losses), pytest.approx(record["clipped_fraction"]))
     for tag, reached in ((RUNNING, np.exp(means(losses))), (GRADIENT_NORM, means(norms))):
         points = curve(tmp_path / "run", tag)
         assert len(points) == 10

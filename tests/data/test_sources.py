@@ -8,6 +8,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from backports import zstd
 
 from helpers.texts import raises_one_line, tar_members, tgz, write_files, zipped
 from ptb.data import files
@@ -257,7 +258,6 @@ def test_zst_is_read_or_says_what_to_install(tmp_path, monkeypatch):
 
 
 def test_zst(tmp_path):
-    zstd = pytest.importorskip("backports.zstd")
     content = zstd.compress(TEXT.encode())
     path = write_files(tmp_path, {"text.zst": content}) / "text.zst"
     assert len(read_corpus(path, level="char").train) == 720

@@ -61,6 +61,22 @@ def wait_for(condition, process, seconds=120):
         time.sleep(0.01)
 
 
+@contextlib.contextmanager
+def at_most(seconds):
+    """Raise TimeoutError in a block that takes longer, for example because nobody opens the other end of a pipe."""
+
+    def stop(*_):
+        raise TimeoutError(f"this takes over {seconds} seconds")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def _run(script, arguments, folder, cwd, before):
     for descriptor, (name, mode) in enumerate([("stdin", "r"), ("stdout", "w"), ("stderr", "w")]):
         with open(pathlib.Path(folder, name), mode) as file:

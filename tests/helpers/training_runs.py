@@ -41,11 +41,11 @@ class StopAt:
         raise SystemExit(143)
 
 
-def begin(config, corpus, folder, stop=None, precision="float32", progress=Progress, **monitoring):
+def begin(config, corpus, folder, stop=None, precision="float32", **monitoring):
     """Train a configuration in a folder to its end, but do not score the test text. Return the model and the state."""
     run = RunFolder(folder)
     run.begin(record_of(config, corpus.fingerprint()), corpus.vocabulary)
     model = build_model(config, len(corpus.vocabulary), seed=1)
     setting = {"seed": 1, "precision": precision}
-    with StopRequest() as request, progress(run, config, {}, Monitoring(**monitoring)) as shown:
+    with StopRequest() as request, Progress(run, config, {}, Monitoring(**monitoring)) as shown:
         return model, train.train_epochs(config, corpus, run, model, setting, stop or request, shown)

@@ -64,6 +64,23 @@ def test_bfloat16_products_have_errors_of_their_rounding():
         assert 1e-5 < np.linalg.norm(got.numpy() - wanted) / np.linalg.norm(wanted) < 3e-2  # rounded to 8 bits, but not lost
 
 
+@pytest.mark.parametrize("first_words", [heads.FIRST_WORDS, None])
+def test_the_sum_over_a_large_vocabulary_is_not_in_bfloat16(first_words):
+    """Scores below 4 are rounded by 2⁻⁷ at most, which changes log Σ exp and the target's score so much, and p by 2⁻⁹.
+
+    In bfloat16 a sum of 10,000 terms of one size stops growing at the 256th.
+    """
+    rng = np.random.default_rng(0)
+    rounded = [tf.cast(rng.normal(0, scale, (rows, HIDDEN)), tf.bfloat16) for scale, rows in ((1, ROWS), (0.25, 10_000))]
+    features, weights = [tf.cast(array, tf.float32) for array in rounded]
+    scores = features.numpy().astype(np.float64) @ weights.numpy().T.astype(np.float64)
+    assert np.abs(scores).max() < 4
+    targets = rng.integers(0, 10_000, ROWS).astype(np.int32)
+    losses = heads.cross_entropy(features, weights, tf.zeros(10_000), targets, tf.bfloat16, first_words)
+    expected = -oracle.log_softmax(scores)[np.arange(ROWS), targets]
+    np.testing.assert_allclose(losses, expected, rtol=0, atol=2**-7 + 2**-7 + 2**-9)
+
+
 def test_each_product_of_the_gradient_is_in_bfloat16_and_the_targets_are_exact():
     arguments, targets = make_case(np.float32)
     features, weights, bias = arguments

@@ -1,6 +1,7 @@
 """report.py: a page that stands alone, with the numbers of evaluate.py and of the records."""
 
 import html.parser
+import importlib.util
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import ptb
 from evaluate import score_texts
 from helpers import in_process
 from helpers.processes import ROOT
+from helpers.rejected import assert_rejected
 from helpers.run_files import edit_json
 from ptb.config import override
 from ptb.report import charts, page
@@ -107,6 +109,43 @@ def test_runs_on_training_texts_of_other_sizes_have_tables_of_frequency_of_their
     by_frequency, others = "".join(page.words(runs, charts.charts(runs), "valid")).split("<h3>Perplexity by place", 1)
     assert re.findall("<tr><td>(.*?)</td>", by_frequency) == ["1–9", "&lt;eos&gt;", "10–99", "&lt;eos&gt;"]
     assert others.count("<th>one: perplexity, share</th><th>two: perplexity, share</th>") == 2
+
+
+def test_the_comparison_says_which_run_is_better_at_which_word():
+    """The second run saves ln 4 at "a", and loses ln 2 at "b"."""
+
+    def scored(*probabilities):
+        return ScoredText(("<eos>", "a", "b", "<eos>"), np.log(probabilities), np.log([0.5] * 3), None)
+
+    runs = [made([9.0], name="one", scored=scored(0.1, 0.4, 0.5)), made([9.0], name="two", scored=scored(0.4, 0.2, 0.5))]
+    text = "".join(page.comparison(*runs))
+    better = {which: text.split(f"Where the {which} is better")[1] for which in ("first", "second")}
+    rows = [re.search("<tr><td>.*?</tr>", better[which])[0] for which in ("second", "first")]
+    assert [re.findall("<td>(.*?)</td>", row)[::4] for row in rows] == [["a", "+1.4"], ["b", "-0.7"]]
+    colours = {word: colour for colour, word in re.findall(r'background:rgba\((.*?),[\d.]+\)".*?>(.*?)</span>', text)}
+    assert (colours["a"], colours["b"]) == ("31,119,180", "214,39,40")  # blue: the second is better
+    assert text.index("Blue: the second") < text.index("31,119,180")
+
+
+def test_the_text_to_look_at_may_be_test(finished_folder, tmp_path):
+    in_process.succeed("report.py", "run", "--split=test", f"--output={tmp_path}", cwd=finished_folder)
+    parsed = " ".join(Page((tmp_path / "index.html").read_text()).text)
+    assert "Words of test" in parsed
+    (record,) = score_texts([ptb.load(finished_folder / "run")], str(finished_folder / "data"), ["test"])
+    counts = [int(count) for count in re.findall("<td>(.*?)</td>", first_table((tmp_path / "index.html").read_text()))[1::3]]
+    assert sum(counts) == record["tokens"]
+
+
+def first_table(text):
+    """Return the first table of words."""
+    return text.split("<h3>Perplexity by")[1].split("</table>")[0]
+
+
+def test_without_matplotlib_one_line_says_what_to_install(finished_folder, tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: name != "matplotlib" and find(name, *more) or None)
+    done = in_process.call("report.py", finished_folder / "run", f"--output={tmp_path / 'out'}")
+    assert_rejected(done, 1, ["matplotlib", "pip install"], tmp_path, {})
 
 
 def test_the_time_to_a_perplexity_is_that_of_the_first_epoch_below_it():

@@ -4,12 +4,16 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import urllib.request
 
 import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
 
 from configs import SMALL
-from helpers.processes import ON_THE_CPU
+from helpers.processes import ON_THE_CPU, at_most
 from ptb.config import flatten, override
 from ptb.runs.folder import RunFolder
 from ptb.runs.tensorboard import LEARNING_RATE, TEST, TRAIN, VALID, Curves
@@ -41,9 +45,10 @@ def tensorboard(tmp_path_factory):
     command = [sys.executable, "-m", "tensorboard.main", f"--logdir={logs}", "--port=0", "--load_fast=false"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=ON_THE_CPU)
     try:
-        address = next(match[0] for line in process.stderr if (match := re.search(r"http://localhost:\d+/", line)))
-        while urllib.request.urlopen(f"{address}data/runs").read() == b"[]":  # it is still loading them
-            pass
+        with at_most(SECONDS):
+            address = next(match[0] for line in process.stderr if (match := re.search(r"http://localhost:\d+/", line)))
+            while urllib.request.urlopen(f"{address}data/runs").read() == b"[]":  # it is still loading them
+                time.sleep(0.1)
         yield address
     finally:
         process.kill()
@@ -53,7 +58,6 @@ def tensorboard(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    webdriver = pytest.importorskip("selenium.webdriver")
     if not (CHROMIUM and DRIVER):
         pytest.skip("no chromium and chromedriver: apt-get install chromium chromium-driver")
     options = webdriver.ChromeOptions()
@@ -67,9 +71,6 @@ def browser():
 
 def text_of(browser, address, tab, *awaited):
     """Return the text of a tab once all `awaited` texts are in it."""
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.support.ui import WebDriverWait
-
     browser.get("about:blank")
     browser.get(f"{address}#{tab}")
     body = lambda: browser.find_element(By.TAG_NAME, "body").text  # noqa: E731

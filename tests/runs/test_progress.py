@@ -19,7 +19,6 @@ from helpers import processes
 from helpers.training_runs import begin
 from ptb.config import override
 from ptb.runs.liveline import Facts, duration, layout
-from ptb.runs.progress import Progress
 
 FACTS = Facts(3, 39, 0.42, 98.123, 12345.6, "word", 80.4, 4810.0, 97.12)
 LONGEST = Facts(39, 39, 0.998, 139.123, 123456.7, "word", 3599.0, 92_345.0, 137.12)  # of any medium
@@ -96,15 +95,19 @@ def test_the_time_left_is_that_of_steps_and_validations_without_the_first_step(
         clock[0] += 60
         return score(*arguments)
 
-    class Recorded(Progress):
-        def step(self, state):
-            super().step(state)
-            left.append(self._seconds_left(state))
+    class RecordedLine:
+        def draw(self, facts):
+            if not facts.note:
+                left.append((facts.epoch_seconds, facts.run_seconds))
 
+        def stop(self):
+            pass
+
+    monkeypatch.setattr("ptb.runs.progress.LiveLine", RecordedLine)
     monkeypatch.setattr(train, "make_train_step", make_slow_step)
     monkeypatch.setattr(train, "score", slow_score)
     config = override(TEST, {"num_epochs": 3} | changes)
-    begin(config, random_corpus, tmp_path, progress=Recorded)
+    begin(config, random_corpus, tmp_path, live=True)
     count = len(train.make_windows(random_corpus, config)[0])
     assert len(left) == 3 * count > 30
     assert left[1] == (2 * (count - 2), 2 * (count - 2) + 2 * 2 * count)  # before the first validation

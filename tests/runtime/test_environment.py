@@ -7,8 +7,7 @@ import sys
 import pytest
 
 from helpers.processes import ROOT
-
-COMMANDS = ["train", "evaluate", "generate", "gradcheck", "reproduce"]
+from reference import COMMANDS
 
 
 def python(code, *arguments, redirection="", **environment):

@@ -14,6 +14,7 @@ from helpers.training_runs import StopAt
 from ptb.config import ConfigError, override
 from ptb.data.windows import validation_windows, windows
 from ptb.model.language_model import build_model
+from ptb.runs.folder import RunFolder
 from ptb.runs.storage import RunError
 from ptb.training import budget
 
@@ -47,6 +48,28 @@ def test_a_short_validation_text_with_fewer_streams_can_be_timed():
     train_windows = windows(np.arange(2000, dtype=np.int32) % 7, 64, 5)
     model = build_model(config, 7)
     assert min(budget.time_epoch(model, config, train_windows, valid_windows)) > 0
+
+
+def test_the_epochs_fit_into_what_the_start_and_the_scaling_leave_of_the_budget(random_corpus, tmp_path, monkeypatch):
+    """Of 600 seconds the model takes 12 and the scaling 5: (0.92 · 583 - 40) / 7 = 70.9."""
+    now = 1000.0
+
+    def build(*_, **__):
+        nonlocal now
+        now += 12
+
+    monkeypatch.setattr(train, "time", types.SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(train, "build_model", build)
+    monkeypatch.setattr(train, "time_epoch", lambda *_: (7.0, 5.0))
+    config = override(CONFIG, {"budget_minutes": 10})
+    fitted = train.within_budget(config, random_corpus, RunFolder(tmp_path), "stepwise", "float32")
+    assert fitted == override(config, {"num_epochs": 70})
+
+
+def test_several_workers_cannot_have_a_budget(random_corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(train.replicas, "has_many_workers", lambda: True)
+    with raises_one_line(ConfigError, "budget_minutes", "num_epochs"):
+        train.within_budget(CONFIG, random_corpus, RunFolder(tmp_path), "stepwise", "float32")
 
 
 def test_a_stopped_run_goes_on_to_the_epochs_that_it_began_with(random_corpus, tmp_path, monkeypatch):
