@@ -12,7 +12,7 @@ DATA ?=
 WORKERS ?= $(shell $(BIN)/python -c 'import os; print(min(8, os.cpu_count() + 1))')
 CHECK_GPU := import sys; from ptb.runtime import devices; sys.exit(None if devices.visible_gpus() else 'TensorFlow sees no GPU: docs/gpu.md')
 
-.PHONY: demo test test-slow lint tour soak fuzz gpu test-gpu bench bench-gpu clean
+.PHONY: demo test test-slow lint pages tour soak fuzz gpu test-gpu bench bench-gpu clean
 
 demo: $(VENV)/installed
 	$(BIN)/python train.py --model=demo --data_path=demo --save_path=runs/demo
@@ -30,6 +30,10 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
+
+# Writes the tables and pictures of README.md and docs/ again, from results/, configurations and flags.
+pages: $(VENV)/installed-dev
+	$(BIN)/python -m pages
 
 # Runs docs/tour.ipynb and writes it with its outputs.
 tour: $(VENV)/installed-dev

@@ -4,10 +4,9 @@
     python reproduce.py --model=gru                    # works for any configuration
     python reproduce.py --model=small --precision=bfloat16 --seeds=3
     python reproduce.py --model=small --seeds=3 --record    # maintainers: also copy the records (no weights) into results/
-    python reproduce.py --tables                            # maintainers: rewrite tables and pictures from results/
 
-Runs are in runs/. The same command continues stopped runs and skips finished ones. Only --record and --tables change files
-that git tracks.
+Runs are in runs/. The same command continues stopped runs and skips finished ones. Only --record changes files that git
+tracks.
 """
 
 import json
@@ -21,8 +20,8 @@ import sys
 from absl import flags
 
 import cli
-import tables
 from configs import CONFIGS
+from pages import records
 from ptb.data.corpus import load_corpus
 from ptb.data.download import PTB_FINGERPRINT
 from ptb.data.files import DataError
@@ -41,27 +40,14 @@ def define_flags(values: flags.FlagValues) -> None:
     cli.define_data_path(values, "As for train.py.")
     flags.DEFINE_string("runs", "runs", "Folder for the runs, which hold the weights.", **options)
     flags.DEFINE_bool("record", False, "Copy the records of the runs into results/, which is tracked by git.", **options)
-    flags.DEFINE_bool("tables", False, "Rewrite the tables and pictures of README.md and docs/ from results/.", **options)
 
 
 def main(values: flags.FlagValues) -> None:
-    if values.model:
-        cli.reject_flags(values, "trains nothing; use it without --model", "tables")
-        reproduce(values)
-        return
-    if not values.tables:
+    if not values.model:
         raise flags.Error("--model: is missing; name a configuration, for example --model=small")
-    cli.reject_flags(values, "is for training; name a --model too", "seeds", "precision", "data_path", "runs", "record")
-    cli.require_matplotlib()
-    for page in tables.rewrite_pages():
-        print_line(f"{page}: rewritten")
-
-
-def reproduce(values: flags.FlagValues) -> None:
-    """Train what is missing of a row, average its runs and print the comparison."""
     if values.model not in OTHER_TEXTS and load_corpus(values.data_path).fingerprint() != PTB_FINGERPRINT:
         raise DataError(f"--data_path={values.data_path}: is not PTB, whose rows these are; use train.py for other texts")
-    row, runs = tables.row_name(values.model, values.precision), pathlib.Path(os.path.expanduser(values.runs))
+    row, runs = records.row_name(values.model, values.precision), pathlib.Path(os.path.expanduser(values.runs))
     text = values.data_path or ("demo" if values.model == "demo" else None)
     data = [f"--data_path={text}"] if text else []
     paths = []
@@ -72,15 +58,15 @@ def reproduce(values: flags.FlagValues) -> None:
             run_command("train.py", *chosen, f"--save_path={path}", *data)
         finally:
             if values.record:
-                record_run(path, tables.RESULTS)
+                record_run(path, records.RESULTS)
         paths.append(path)
     if len(paths) > 1:
-        averages = tables.average_path(runs, row)
+        averages = records.average_path(runs, row)
         kept = "best" if CONFIGS[values.model].config.keeps_best else "last"  # those of result.json
         average(paths, averages, [*data, f"--checkpoint={kept}"])
         if values.record:
-            write_atomically(tables.average_path(tables.RESULTS, row), averages.read_bytes())
-    for line in comparison(values.model, row, values.seeds, runs, tables.RESULTS):
+            write_atomically(records.average_path(records.RESULTS, row), averages.read_bytes())
+    for line in comparison(values.model, row, values.seeds, runs, records.RESULTS):
         print_line(line)
 
 
@@ -94,9 +80,9 @@ def comparison(model: str, row: str, seeds: int, runs: pathlib.Path, results: pa
             valid, test = numbers[count]
             yield f"  {'published':<22} {valid or '–':>16} {test:>16}"
         for name, folder in (("recorded here", results), ("these runs", runs)):
-            scores = tables.single_scores(folder, row) if count == 1 else tables.averaged_scores(folder, row, count)
+            scores = records.single_scores(folder, row) if count == 1 else records.averaged_scores(folder, row, count)
             if scores:
-                number = len(tables.results_of(folder, row)) if count == 1 else count
+                number = len(records.results_of(folder, row)) if count == 1 else count
                 yield f"  {name:<22} {scores[0]:>16} {scores[1]:>16}   {number}"
 
 
@@ -106,18 +92,18 @@ def record_run(path: pathlib.Path, results: pathlib.Path) -> None:
     A different finished run invalidates the row's averages, and the records of runs that are not beside this one: delete them.
     """
     kept, (row, _, _) = results / path.name, path.name.rpartition("-")
-    records, known = ({name: (at / name).read_bytes() for name in RECORDS if (at / name).exists()} for at in (path, kept))
-    history = records.get("history.jsonl", b"")
-    if "result.json" not in records and not (history and history.startswith(known.get("history.jsonl", b""))):
+    own, known = ({name: (at / name).read_bytes() for name in RECORDS if (at / name).exists()} for at in (path, kept))
+    history = own.get("history.jsonl", b"")
+    if "result.json" not in own and not (history and history.startswith(known.get("history.jsonl", b""))):
         return
-    if "result.json" in known and records.get("result.json") not in (None, known["result.json"]):
-        tables.average_path(results, row).unlink(missing_ok=True)
-        for other in tables.run_folders(results, row):
+    if "result.json" in known and own.get("result.json") not in (None, known["result.json"]):
+        records.average_path(results, row).unlink(missing_ok=True)
+        for other in records.run_folders(results, row):
             if not (path.parent / other.name).exists():
                 print_line(f"{other.name}: deleted, its records were of another run than those in {path.parent}")
                 shutil.rmtree(other)
     kept.mkdir(parents=True, exist_ok=True)
-    for name, content in records.items():
+    for name, content in own.items():
         write_atomically(kept / name, content)
 
 
@@ -127,7 +113,7 @@ def average(paths: list[pathlib.Path], path: pathlib.Path, options: list[str]) -
     output = run_command("evaluate.py", *paths, "--average", "--json", *splits, *options, capture_output=True)
     made = [json.loads(line) for line in output.splitlines()]
     scored = {record["run"] for record in made}
-    kept = [record for record in tables.read_records(path) if record["run"] not in scored]  # averages of more runs
+    kept = [record for record in records.read_records(path) if record["run"] not in scored]  # averages of more runs
     write_atomically(path, "".join(json.dumps(record) + "\n" for record in made + kept).encode())
 
 
@@ -139,7 +125,7 @@ def run_command(script: str, *arguments, capture_output: bool = False) -> str | 
         requests.append(number)
         process.terminate()
 
-    command = [sys.executable, str(tables.ROOT / script), *map(str, arguments)]
+    command = [sys.executable, str(records.ROOT / script), *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE if capture_output else None, text=True) as process:
         previous = handle_stops(pass_on)
         output, _ = process.communicate()

@@ -5,8 +5,9 @@ import ast
 import pytest
 
 from helpers.processes import ROOT
+from pages.configuration import COMMANDS
 
-TOP_LEVEL = {path.stem for path in ROOT.glob("*.py")} | {"benchmarks", "tests"}
+TOP_LEVEL = {path.stem for path in ROOT.glob("*.py")} | {"benchmarks", "pages", "tests"}
 
 
 def imported(path):
@@ -20,3 +21,8 @@ def imported(path):
 @pytest.mark.parametrize("path", sorted((ROOT / "ptb").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_library_imports_no_file_of_the_top_level(path):
     assert not imported(path) & TOP_LEVEL
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_imports_no_other(command):
+    assert not imported(ROOT / f"{command}.py") & set(COMMANDS)

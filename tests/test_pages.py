@@ -14,10 +14,10 @@ import pytest
 from absl import flags
 
 import cli
-import reference
 from configs import find_config
 from helpers import processes
 from helpers.processes import ROOT
+from pages.configuration import COMMANDS
 from ptb.config import override
 
 DIFF_FILE = re.compile(r"^\+\+\+ (.+)\n", re.MULTILINE)
@@ -45,9 +45,7 @@ def test_names_of_the_library_exist():
 
 def test_every_imported_name_exists():
     text = "".join(path.read_text() for path in OTHER_PAGES)
-    lines = re.findall(
-        rf"^ *(from (?:ptb|configs|reader|{'|'.join(reference.COMMANDS)})\b.* import .*?)(?:  #.*)?$", text, re.MULTILINE
-    )
+    lines = re.findall(rf"^ *(from (?:ptb|configs|reader|{'|'.join(COMMANDS)})\b.* import .*?)(?:  #.*)?$", text, re.MULTILINE)
     assert len(lines) > 5
     for line in lines:
         exec(line, {})
@@ -86,14 +84,14 @@ def test_the_worked_examples_apply_to_the_program_and_pass_their_checks(tmp_path
     commands = re.findall(r"^\$ python (.*)$", "".join(blocks("extending.md", "console")), re.MULTILINE)
     assert len(commands) == 4
     script = tmp_path / "run_commands.py"
-    script.write_text(COMMANDS.format(commands=[shlex.split(command) for command in commands]))
+    script.write_text(RUN_COMMANDS.format(commands=[shlex.split(command) for command in commands]))
     process = processes.run(script, cwd=tmp_path, before=functools.partial(forget_the_program, str(tmp_path)))
     assert process.returncode == 0, process.stdout + process.stderr
     assert process.stdout.count("  coupled_lstm_0/kernel\n") == 1
     assert [int(count) > 4 for count in re.findall(r"(\d+) passed", process.stdout)] == [True, True]
 
 
-COMMANDS = """
+RUN_COMMANDS = """
 import runpy, sys
 import pytest
 
@@ -113,7 +111,7 @@ for command in {commands}:
 
 def forget_the_program(folder):
     """Import modules of the program from `folder` from now on, TensorFlow and Keras from where they are."""
-    own = {path.stem for path in ROOT.glob("*.py")} | {"ptb", "helpers", "tests"}
+    own = {path.stem for path in ROOT.glob("*.py")} | {"ptb", "pages", "helpers", "tests"}
     for name in [name for name in sys.modules if name.partition(".")[0] in own]:
         del sys.modules[name]
     sys.path[:] = [folder, f"{folder}/tests", *(path for path in sys.path if path not in (str(ROOT), str(ROOT / "tests"), ""))]
@@ -132,7 +130,7 @@ def apply(diff, folder):
 
 
 # A command, unless the line after it is its error.
-COMMAND = re.compile(rf"python ({'|'.join(reference.COMMANDS)})\.py([^`|#>&'\n]*)(?!.*\n *\1\.py:)")
+COMMAND = re.compile(rf"python ({'|'.join(COMMANDS)})\.py([^`|#>&'\n]*)(?!.*\n *\1\.py:)")
 OTHER_PAGES = [path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))) if path.name != "extending.md"]
 
 

@@ -1,6 +1,6 @@
-"""The pages: the Python lines of the README run, links lead somewhere, generated tables are complete.
+"""The pages: the Python lines of the README run, links lead somewhere.
 
-tests/commands/test_tables.py holds that the tables of all pages are current.
+tests/pages/test_tables.py holds that the tables of all pages are current.
 """
 
 import ast
@@ -10,13 +10,7 @@ import sys
 
 import pytest
 
-import reference
-import tables
-from configs import CONFIGS
 from helpers.processes import ON_THE_CPU, ROOT
-from ptb.config import flatten, override
-from ptb.model.language_model import build_model
-from ptb.training.gradient_check import tiny_architecture
 
 PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted(ROOT.glob("docs/*.md")))]
 # What the lines give, in their order: log_probability, perplexity, next_words, generate, (embedding, states), model.
@@ -68,18 +62,3 @@ def headings(path):
     """Return the anchors that GitHub gives to the headings of a page."""
     titles = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
     return [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
-
-
-def test_every_field_is_in_the_table():
-    rows = "\n".join(reference.fields_table())
-    for path in {path for named in CONFIGS.values() for path in flatten(named.config)} - {"optimizer", "schedule"}:
-        assert f"| `{path}` |" in rows
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_parameters_are_counted_as_the_model_has_them(name):
-    named = CONFIGS[name]
-    small = override(named.config, {"model": tiny_architecture(named.config.model)})
-    assert reference.count_parameters(small, 7) == build_model(small, 7).count_params()
-    if named.parameters:
-        assert reference.count_parameters(named.config, tables.VOCAB_SIZE) == named.parameters

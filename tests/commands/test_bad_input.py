@@ -109,7 +109,6 @@ USAGE = [
     (("reproduce.py", "--model=small", "--seeds=0"), "--seeds"),
     (("reproduce.py", "small"), "'small'"),
     (("reproduce.py", "--model=small", "--runs="), "--runs"),
-    (("reproduce.py", "--tables", "--seeds=3"), "--seeds"),
 ]
 
 

@@ -19,12 +19,12 @@ import generate
 import train
 from configs import SMALL, find_config
 from helpers import processes
+from pages.configuration import COMMANDS
 from ptb.config import FORMER_NAMES, ConfigError, override
 from ptb.data.files import DataError
 from ptb.runs.folder import RunError
 from ptb.runtime.devices import DeviceError
 from ptb.training.state import Diverged
-from reference import COMMANDS
 
 
 def define_flags(values):

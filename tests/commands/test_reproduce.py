@@ -11,9 +11,9 @@ import pytest
 from absl import flags
 
 import reproduce
-import tables
 from helpers import processes
-from helpers.texts import SENTENCE, raises_one_line
+from helpers.texts import SENTENCE
+from pages import records
 from ptb.data.download import PTB_FINGERPRINT
 from ptb.runs.folder import RunFolder
 from ptb.runs.storage import RunError
@@ -128,16 +128,6 @@ def test_the_weights_that_are_averaged_are_those_of_the_results(model, kept, tmp
     assert {"--average", f"--checkpoint={kept}"} <= {*averaged}
 
 
-def test_nothing_is_rewritten_without_the_package_that_draws(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr(tables, "rewrite_pages", lambda: pytest.fail("pages were rewritten"))
-    values = flags.FlagValues()
-    reproduce.define_flags(values)
-    values(["reproduce.py", "--tables"])
-    with raises_one_line(RunError, "matplotlib"):
-        reproduce.main(values)
-
-
 def test_averages_of_more_runs_survive_those_of_fewer(tmp_path, monkeypatch):
     def lines(*scores):
         return "".join(json.dumps({"run": f"average of {count}", "perplexity": score}) + "\n" for count, score in scores)
@@ -152,33 +142,33 @@ def test_averages_of_more_runs_survive_those_of_fewer(tmp_path, monkeypatch):
 def test_runs_are_trained_averaged_and_compared_and_recorded_if_asked(tmp_path, monkeypatch, capsys):
     """On one text, which is averaged on what was held out of it."""
     monkeypatch.setattr(reproduce, "run_command", lambda *command, **_: processes.succeed(*command).stdout)
-    monkeypatch.setattr(tables, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(records, "RESULTS", tmp_path / "results")
     text = tmp_path / "text.txt"
     text.write_text(SENTENCE * 400)
     precision = "float32" if devices.choose_precision("auto", []) == "bfloat16" else "bfloat16"  # not that of auto
     arguments = ("--model=test", f"--precision={precision}", "--seeds=2", f"--data_path={text}")
     printed = reproduce_in(tmp_path, capsys, *arguments)
     row = f"test_{precision}"
-    scores = tables.single_scores(tmp_path / "runs", row)
+    scores = records.single_scores(tmp_path / "runs", row)
     assert printed.splitlines()[-1].split() == ["these", "runs", *" ".join(scores).split(), "2"]
-    assert not tables.RESULTS.exists()
-    averages = tables.read_records(tmp_path / "runs" / f"{row}-average.jsonl")
+    assert not records.RESULTS.exists()
+    averages = records.read_records(tmp_path / "runs" / f"{row}-average.jsonl")
     assert [(r["run"], r["split"], r["precision"]) for r in averages] == [
         (f"average of {count}", split, "float32") for count in (1, 2) for split in ("valid", "test")
     ]
 
     reproduce_in(tmp_path, capsys, *arguments, "--record")
     for seed in (1, 2):
-        kept = tables.RESULTS / f"{row}-{seed}"
+        kept = records.RESULTS / f"{row}-{seed}"
         assert {path.name for path in kept.iterdir()} == set(reproduce.RECORDS)
         result = json.loads((kept / "result.json").read_text())
         assert (result["seed"], result["precision"]) == (seed, precision)
-    assert tables.read_records(tables.RESULTS / f"{row}-average.jsonl") == averages
+    assert records.read_records(records.RESULTS / f"{row}-average.jsonl") == averages
 
 
 def test_a_command_that_was_killed_is_named(tmp_path, monkeypatch):
     (tmp_path / "train.py").write_text("import os; os.kill(os.getpid(), 9)")
-    monkeypatch.setattr(tables, "ROOT", tmp_path)
+    monkeypatch.setattr(records, "ROOT", tmp_path)
     with pytest.raises(RunError, match="train.py: .*SIGKILL"):
         reproduce.run_command("train.py")
 

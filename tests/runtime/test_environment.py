@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from helpers.processes import ROOT
-from reference import COMMANDS
+from pages.configuration import COMMANDS
 
 
 def python(code, *arguments, redirection="", **environment):

@@ -6,9 +6,14 @@ import shutil
 
 import numpy as np
 import pytest
+from absl import flags
 
-import tables
 from configs import CONFIGS, TEST
+from helpers.texts import raises_one_line
+from pages import __main__ as writing
+from pages import records, tables
+from pages.pictures import PICTURES, draw_budgets, save_picture
+from pages.sizes import products_per_token
 from ptb.config import override, to_json
 from ptb.runs.folder import RunFolder
 from ptb.runs.storage import RunError
@@ -16,30 +21,30 @@ from ptb.runs.storage import RunError
 EPOCH = {"epoch": 1, "learning_rate": 1.0, "train_perplexity": 1.0, "valid_perplexity": 1.0}  # of history.jsonl
 
 
-@pytest.mark.parametrize("page", tables.PAGES)
+@pytest.mark.parametrize("page", writing.PAGES)
 def test_pages_show_what_the_records_say(page):
-    current = (tables.ROOT / page).read_text(encoding="utf-8")
-    assert current == tables.with_tables(page, tables.PAGES[page], tables.RESULTS), "run: python reproduce.py --tables"
+    current = (records.ROOT / page).read_text(encoding="utf-8")
+    assert current == writing.with_tables(page, writing.PAGES[page]), "run: make pages"
 
 
 def test_the_readme_begins_with_numbers_of_the_records():
     """A perplexity in the text before the installation is one of a record, of a paper, or a mean, a least or largest one."""
     known = {f"{CONFIGS[name].parameters / 1e6:.1f}" for name in CONFIGS if CONFIGS[name].parameters}
     known |= {f"{test:.1f}" for named in CONFIGS.values() for _, test in named.published.values()}
-    for name, count in tables.HEADLINES:
-        adapted = tables.RESULTS.glob(f"{name}-[0-9]*/adapt-dynamic_cache.json")
+    for name, count in records.HEADLINES:
+        adapted = records.RESULTS.glob(f"{name}-[0-9]*/adapt-dynamic_cache.json")
         found = [json.loads(path.read_text())["perplexity"]["test"] for path in adapted]
-        for tests in filter(None, (tables.recorded_tests(tables.RESULTS, name, count), found)):
+        for tests in filter(None, (records.recorded_tests(records.RESULTS, name, count), found)):
             known |= {f"{value:.1f}" for value in (np.mean(tests), min(tests), max(tests))}
-    text = (tables.ROOT / "README.md").read_text(encoding="utf-8").partition("## Install")[0]
+    text = (records.ROOT / "README.md").read_text(encoding="utf-8").partition("## Install")[0]
     assert set(re.findall(r"\b\d+\.\d\b", text)) <= known
 
 
-@pytest.mark.parametrize("picture", tables.PICTURES)
+@pytest.mark.parametrize("picture", PICTURES)
 def test_pictures_show_what_the_records_say(picture, tmp_path):
-    tables.save_picture(tables.PICTURES[picture](tables.RESULTS), tmp_path / "fresh.svg")
-    texts = [re.findall("<!-- (.*?) -->", path.read_text()) for path in (tables.ROOT / picture, tmp_path / "fresh.svg")]
-    assert texts[0] == texts[1] != [], "run: python reproduce.py --tables"
+    save_picture(PICTURES[picture](records.RESULTS), tmp_path / "fresh.svg")
+    texts = [re.findall("<!-- (.*?) -->", path.read_text()) for path in (records.ROOT / picture, tmp_path / "fresh.svg")]
+    assert texts[0] == texts[1] != [], "run: make pages"
 
 
 def record(results, name, valid, test, hours, train=1.0, precision="float32", machine=None):
@@ -135,17 +140,17 @@ def test_the_products_of_a_mogrifier_are_those_of_its_gates_its_rounds_and_the_s
     config = override(TEST, {"cell": "mogrifier_lstm", "layers": (3,), "embedding_size": 2, "mogrifier_rounds": 3})
     config = override(config, {"projection": "linear", "mogrifier_rank": 1})
     softmax, gates = 3 * 2 + 2 * 10, 4 * 3 * (2 + 3)
-    assert tables.products_per_token(config, 10) == gates + (3 + 2) + (2 + 3) + (3 + 2) + softmax
+    assert products_per_token(config, 10) == gates + (3 + 2) + (2 + 3) + (3 + 2) + softmax
     full = override(config, {"mogrifier_rank": 0})
-    assert tables.products_per_token(full, 10) == gates + 3 * 2 + 2 * 3 + 3 * 2 + softmax
+    assert products_per_token(full, 10) == gates + 3 * 2 + 2 * 3 + 3 * 2 + softmax
 
 
 def test_a_folder_beside_a_run_is_no_run_of_its_row(tmp_path):
     record(tmp_path, "small-1", 120.0, 115.0, 0.5)
     shutil.copytree(tmp_path / "small-1", tmp_path / "small-1-backup")
     shutil.copytree(tmp_path / "small-1", tmp_path / "small-12")
-    assert tables.run_folders(tmp_path, "small") == [tmp_path / "small-1", tmp_path / "small-12"]
-    assert len(tables.results_of(tmp_path, "small")) == 2
+    assert records.run_folders(tmp_path, "small") == [tmp_path / "small-1", tmp_path / "small-12"]
+    assert len(records.results_of(tmp_path, "small")) == 2
 
 
 def test_other_configurations_have_a_table_of_their_own_and_characters_bits(tmp_path):
@@ -186,13 +191,13 @@ def test_a_choice_is_compared_with_runs_in_its_own_precision(tmp_path):
     assert "| `small_sampled` | `small_bfloat16` | +0.00 | +10.00 | +9.50 | 1 |" in lines
 
 
-@pytest.mark.parametrize("draw", tables.PICTURES.values())
+@pytest.mark.parametrize("draw", PICTURES.values())
 def test_a_picture_is_the_same_for_the_same_records(draw, tmp_path):
     record(tmp_path, "small-1", 120.0, 115.0, 0.5)
     average(tmp_path, "small", 10, 84.0, 80.5)
 
     def picture():
-        tables.save_picture(draw(tmp_path), tmp_path / "picture.svg")
+        save_picture(draw(tmp_path), tmp_path / "picture.svg")
         return (tmp_path / "picture.svg").read_bytes()
 
     before = picture()
@@ -207,7 +212,7 @@ def test_the_picture_of_budgets_has_a_line_of_one_recipe_and_dots_of_other_rows(
     record(tmp_path, "ten_minutes-1", 104.0, 100.0, 0.1)
     record(tmp_path, "small-1", 120.0, 115.0, 0.5)
     average(tmp_path, "small", 10, 84.0, 80.5)
-    (axes,) = tables.draw_budgets(tmp_path).axes
+    (axes,) = draw_budgets(tmp_path).axes
     (line,) = [drawn for drawn in axes.lines if drawn.get_linestyle() == "-"]
     np.testing.assert_allclose(line.get_xydata(), [[6, 100], [54, 76]])
     assert {text.get_text() for text in axes.texts} == {"one_hour 76.0", "ten_minutes 100.0", "small 115.0"}
@@ -225,4 +230,11 @@ def test_a_damaged_record_is_an_error_that_names_it(tmp_path):
 def test_a_page_without_a_place_for_its_tables_is_an_error(tmp_path):
     (tmp_path / "README.md").write_text("# Nothing here")
     with pytest.raises(OSError, match="README.md"):
-        tables.with_tables("README.md", {"published"}, tmp_path, root=tmp_path)
+        writing.with_tables("README.md", {"published"}, tmp_path, root=tmp_path)
+
+
+def test_nothing_is_rewritten_without_the_package_that_draws(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(writing, "write_atomically", lambda *_: pytest.fail("a page was rewritten"))
+    with raises_one_line(RunError, "matplotlib"):
+        writing.main(flags.FlagValues())

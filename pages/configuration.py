@@ -1,13 +1,8 @@
-"""Tables of docs/configuration.md, made from the configurations and from the flags of the commands.
-
-`python reproduce.py --tables` writes them.
-"""
+"""The tables of docs/configuration.md: named configurations, fields and flags."""
 
 import dataclasses
 import importlib
 import inspect
-import itertools
-import math
 import re
 import typing
 from collections.abc import Iterator
@@ -16,8 +11,8 @@ from absl import flags
 
 import ptb.config
 from configs import CONFIGS
+from pages.sizes import VOCAB_SIZE, count_parameters
 from ptb.config import KINDS, Config, Dropout, differences
-from ptb.model.cells import CELLS
 
 COMMANDS = ("train", "evaluate", "generate", "export", "report", "gradcheck", "reproduce")
 TYPES = {int: "integer", float: "number", bool: "`true` or `false`", str: "word", tuple[int, ...]: "integers"}
@@ -73,29 +68,13 @@ def configurations_table() -> Iterator[str]:
         dropout = ", ".join(f"{rate:g}" for rate in sorted(rates - {0.0})) or "–"
         steps = f"{config.batch_size} × {config.num_steps}"
         of_words = config.data.level == "word" and name != "demo"
-        parameters = f"{count_parameters(config, 10_000):,}" if of_words else ""
+        parameters = f"{count_parameters(config, VOCAB_SIZE):,}" if of_words else ""
         epochs = f"in {config.budget_minutes:g} minutes" if config.budget_minutes else config.num_epochs
         about = named.source
         if named.base:
             changes = differences(config, CONFIGS[named.base].config)
             about = f"`{named.base}` with {', '.join(f'`{path}={_value(value)}`' for path, value in changes.items())} ({about})"
         yield f"| `{name}` | {units} | {dropout} | {steps} | {epochs} | {parameters} | {_cell(about)} |"
-
-
-def count_parameters(config: Config, vocab_size: int) -> int:
-    """Return the number of trainable parameters of a configuration's model."""
-    model, cell, features = config.model, CELLS[config.model.cell], config.model.features_size
-    sizes = [vocab_size if model.one_hot_input else model.input_size, *model.layers]
-    total = 0 if model.one_hot_input else vocab_size * model.input_size
-    for before, units in itertools.pairwise(sizes):
-        total += units * cell.num_gates * (before + units + 1 + model.two_biases)
-        extra = cell.extra_weights(before, units, model.mogrifier_rounds, model.mogrifier_rank)
-        total += sum(math.prod(weight.shape) for weight in extra)
-    if model.projection != "none":
-        total += (sizes[-1] + (model.projection == "affine")) * features
-    if model.mixture:
-        total += model.mixture * ((sizes[-1] + 1) * features + sizes[-1])
-    return total + (1 if model.tied else features + 1) * vocab_size
 
 
 def flags_table() -> Iterator[str]:
