@@ -24,7 +24,7 @@ import cli
 from ptb.data.files import SPLITS
 from ptb.data.tokens import UNK
 from ptb.evaluation.adapt import METHODS, Adapter
-from ptb.evaluation.nbest import parse_nbest, rank_again
+from ptb.evaluation.nbest import parse_nbest, rerank
 from ptb.evaluation.score import Score
 from ptb.evaluation.sentences import SentenceScore, Totals
 from ptb.runs.load import TrainedModel, load
@@ -245,7 +245,7 @@ def score_nbest(lm: TrainedModel, lines: cli.StandardInput, lm_scale: float | No
         hypotheses, copies = itertools.tee(parse_nbest(lines, scored=lm_scale is not None))
         scores = lm.iterate_scores((hypothesis.text for hypothesis in copies), ready=lines.ready)
         scored = ((hypothesis, score.log_probability) for score, hypothesis in zip(scores, hypotheses))
-        for hypothesis, log_p, *total in scored if lm_scale is None else rank_again(scored, lm_scale):
+        for hypothesis, log_p, *total in scored if lm_scale is None else rerank(scored, lm_scale):
             record = {"id": hypothesis.id, "hypothesis": hypothesis.text, "log_probability": log_p}
             yield record | {"line": hypothesis.line(log_p, *total)} | ({"score": total[0]} if total else {})
 

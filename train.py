@@ -15,14 +15,13 @@ import contextlib
 import math
 import os
 import pathlib
-import time
 
 import numpy as np
 from absl import flags
 
 import cli
 from configs import find_config, published_scores
-from ptb.config import Config, ConfigError, differences, flatten, override, to_json, value_text
+from ptb.config import Config, differences, flatten, override, to_json, value_text
 from ptb.data import grammar
 from ptb.data.corpus import Corpus, load_corpus
 from ptb.data.download import PTB_FINGERPRINT
@@ -34,9 +33,9 @@ from ptb.evaluation import sampling
 from ptb.evaluation.score import LONG_TEXT, make_eval_step, score
 from ptb.evaluation.temperature import scale_temperature
 from ptb.model.language_model import LanguageModel, build_model
-from ptb.runs.changes import find_changes
+from ptb.runs.budget import within_budget
 from ptb.runs.folder import RunFolder, run_name
-from ptb.runs.load import TrainedModel, load, read_config
+from ptb.runs.load import TrainedModel, load
 from ptb.runs.outcome import overfitting, require_better_than_guessing
 from ptb.runs.progress import Monitoring, Progress, can_draw, describe, is_due
 from ptb.runs.resume import complete_about, describe_source, initialize, resume, resume_hint
@@ -45,7 +44,6 @@ from ptb.runtime import devices, replicas
 from ptb.runtime.profiling import profile_steps
 from ptb.runtime.signals import StopRequest, print_line
 from ptb.training.averaging import WeightAverages
-from ptb.training.budget import epochs_within, time_epoch
 from ptb.training.optimizers import make_optimizer
 from ptb.training.schedules import length_factor, step_rate
 from ptb.training.state import Diverged, TrainState, trained_variables
@@ -181,8 +179,13 @@ def train(
     run = run if isinstance(run, RunFolder) else RunFolder(run)
     gpus = devices.visible_gpus()
     kernel, chosen = choose_kernel(rnn_mode, config), devices.choose_precision(precision, gpus)
+
+    def make_model():
+        product_dtype = devices.use_precision(chosen)
+        return build_model(config, len(corpus.vocabulary), seed=seed, rnn_mode=kernel, product_dtype=product_dtype)
+
     if config.budget_minutes:
-        config = within_budget(config, corpus, run, kernel, chosen)
+        config = within_budget(config, run, make_model, *make_windows(corpus, config))
     about = complete_about(about or {}, run, text := corpus.fingerprint())
     record = about | {"seed": seed, "precision": precision, "corpus": text, "config": to_json(config)}
     source = init_from if init_from is None or isinstance(init_from, TrainedModel) else load(init_from)
@@ -204,8 +207,7 @@ def train(
             print_line(f"Override: {path}={value_text(value)}")
         for change in changes:
             print_line(f"Changed: {change}")
-        product_dtype = devices.use_precision(chosen)
-        model = build_model(config, len(corpus.vocabulary), seed=seed, rnn_mode=kernel, product_dtype=product_dtype)
+        model = make_model()
         if source and not run.checkpoints.paths():
             initialize(model, source, run, len(corpus.vocabulary))
         for line in describe(config, corpus, model.count_params(), num_windows):
@@ -301,25 +303,6 @@ def train_epochs(config, corpus, run, model, setting, stop, progress: Progress) 
     if config.keeps_best:
         run.restore_best(state)
     return state
-
-
-def within_budget(config: Config, corpus: Corpus, run: RunFolder, kernel: str, precision: str) -> Config:
-    """Return the configuration with the epochs that fit into its budget; a run that has begun keeps their number."""
-    if replicas.has_many_workers():
-        raise ConfigError("budget_minutes: workers would count different epochs; set num_epochs instead")
-    if run.record:
-        begun = read_config(run)[1]
-        changes = find_changes(flatten(begun), flatten(config))
-        if config.budget_minutes != begun.budget_minutes and all(change.may_happen() for change in changes):
-            cure = "use --set budget_minutes=0 --set num_epochs=… to go on"
-            raise ConfigError(f"budget_minutes: {run.path} began with {begun.num_epochs} epochs, and keeps them; {cure}")
-        return override(config, {"num_epochs": begun.num_epochs})
-    started = time.monotonic()
-    product_dtype = devices.use_precision(precision)
-    model = build_model(config, len(corpus.vocabulary), rnn_mode=kernel, product_dtype=product_dtype)
-    epoch_seconds, scaling_seconds = time_epoch(model, config, *make_windows(corpus, config))
-    left = 60 * config.budget_minutes - (time.monotonic() - started) - scaling_seconds
-    return override(config, {"num_epochs": epochs_within(left, epoch_seconds)})
 
 
 def choose_kernel(rnn_mode: str, config: Config) -> str:

@@ -17,7 +17,7 @@ from ptb.data.windows import scoring_windows
 from ptb.evaluation.cache import CacheSettings, cached_log_probabilities
 from ptb.evaluation.dynamic import DynamicSettings, gradient_statistics, make_dynamic_score
 from ptb.evaluation.score import Score, make_sampled_dropout_step, state_signature
-from ptb.evaluation.temperature import Totals, best_inverse_temperature, make_tempered_step, score_tempered
+from ptb.evaluation.temperature import LossDerivatives, best_inverse_temperature, make_tempered_step, score_tempered
 from ptb.model.language_model import LanguageModel
 
 METHODS = ("temperature", "mc_dropout", "cache", "dynamic", "dynamic_cache")
@@ -75,7 +75,7 @@ class Adapter:
         def totals(factor):
             results = self._tempered(ids, factor)
             trials.add({"inverse_temperature": factor}, results[..., 0])
-            return Totals.of(results)
+            return LossDerivatives.of(results)
 
         return {"inverse_temperature": best_inverse_temperature(totals)[0]}
 

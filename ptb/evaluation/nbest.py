@@ -62,7 +62,7 @@ def parse_nbest(lines: Iterable[str], scored: bool = False) -> Iterator[Hypothes
         yield Hypothesis(words[0], "".join(words[2 if scored else 1 :]).rstrip(), float(words[1]) if scored else None)
 
 
-def rank_again(hypotheses: Iterable[tuple[Hypothesis, float]], lm_scale: float) -> Iterator[tuple[Hypothesis, float, float]]:
+def rerank(hypotheses: Iterable[tuple[Hypothesis, float]], lm_scale: float) -> Iterator[tuple[Hypothesis, float, float]]:
     """Yield (hypothesis, log probability, total) of each utterance, the best first: total = score + lm_scale · log p.
 
     `hypotheses` come with their log probabilities in nats, those of one utterance one after the other.

@@ -16,7 +16,7 @@ DIGITS, LEAST = 2, 0.01  # of the factor: the loss is flat around the best one
 ROWS = 512  # predictions at once, so that the step needs less memory than a training step
 
 
-class Totals(NamedTuple):
+class LossDerivatives(NamedTuple):
     """Sums over the predictions of a text, in nats: the loss, and its derivatives by a further factor where that is 1."""
 
     loss: float
@@ -24,7 +24,7 @@ class Totals(NamedTuple):
     curvature: float
 
     @classmethod
-    def of(cls, results: np.ndarray) -> "Totals":
+    def of(cls, results: np.ndarray) -> "LossDerivatives":
         """Return the sums of the results of `score_tempered`."""
         return cls(*results.sum((0, 1), dtype=np.float64).tolist())
 
@@ -73,11 +73,11 @@ def _narrow(windows):
             yield inputs[:, start : start + width], targets[:, start : start + width]
 
 
-def best_inverse_temperature(totals: Callable[[float], Totals]) -> tuple[float, dict[float, float]]:
+def best_inverse_temperature(totals: Callable[[float], LossDerivatives]) -> tuple[float, dict[float, float]]:
     """Return the factor of the logits for the lowest loss of a text, rounded to hundredths, and the loss with each one tried.
 
-    `totals(factor)` returns the `Totals` of the text with that factor. The loss is convex in it, so Newton's method gets there
-    in a few passes over the text, of which the first has the factor 1. Without finite totals it ends there.
+    `totals(factor)` returns the `LossDerivatives` of the text with that factor. The loss is convex in it, so Newton's method
+    gets there in a few passes over the text, of which the first has the factor 1. Without finite totals it ends there.
     """
     factor, losses = 1.0, {}
     while factor not in losses:
@@ -103,7 +103,7 @@ def scale_temperature(
         nonlocal count
         results = score_tempered(step, model, make_windows(), factor)
         count = results[..., 0].size
-        return Totals(*map(agree, Totals.of(results)))
+        return LossDerivatives(*map(agree, LossDerivatives.of(results)))
 
     factor, losses = best_inverse_temperature(totals)
     model.scale_logits(factor)

@@ -10,7 +10,7 @@ import numpy as np
 from ptb.config import Config, flatten
 from ptb.report.words import ScoredText
 from ptb.runs.folder import RunFolder
-from ptb.runs.load import TrainedModel, load, read_config
+from ptb.runs.load import TrainedModel, load
 from ptb.runs.storage import RunError
 from ptb.runs.texts import is_ptb
 
@@ -49,7 +49,7 @@ def open_run(path: str, lowercase: bool = False) -> Reported:
     run = RunFolder(path)
     if run.path.is_file():
         raise NothingToReport(f"{path}: is a file; name the folder of a run")
-    record, config = read_config(run)
+    record, config = run.read_config()
     history = run.history
     if not history:
         raise NothingToReport(f"{path}: has not finished an epoch; report it later")

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ptb.config import ConfigError, flatten, from_json, non_defaults, upgrade, value_text
+from ptb.config import Config, ConfigError, flatten, from_json, non_defaults, upgrade, value_text
 from ptb.data.vocabulary import Vocabulary
 from ptb.runs.changes import Change, check_place, find_changes
 from ptb.runs.checkpoint import Checkpoint, CheckpointStore
@@ -43,6 +43,7 @@ CURVES = ("events.out.*", "train/events.out.*", "valid/events.out.*")
 OTHER_PATH = "choose another --save_path (reproduce.py: --runs)"
 KEPT = ("first_config", "changes", "init_from")  # of config.json, as they were when they were written
 LONGEST_NAME = 255  # bytes, of a folder
+REQUIRED = {"model": str, "seed": int, "precision": str, "corpus": str, "data_path": (str, type(None))}  # of config.json
 COMPARED = ("seed", "precision", "corpus", "retired")  # of config.json, besides the configuration itself
 EPOCH = ("epoch", "seconds", "learning_rate", "train_perplexity", "valid_perplexity")  # numbers in a record of history.jsonl
 
@@ -83,6 +84,21 @@ class RunFolder:
             return record and upgrade(record)
         except ConfigError as error:
             raise RunError(f"{self.path / 'config.json'}: {error}") from None
+
+    def read_config(self) -> tuple[dict[str, Any], Config]:
+        """Return the content of `config.json` and the configuration in it. Raises RunError if no run has begun here."""
+        record, path = self.record, self.path / "config.json"
+        if record is None:
+            raise RunError(f"{self.path}: holds no run (no config.json); name the --save_path of a training run")
+        try:
+            wrong = [name for name, kind in REQUIRED.items() if not isinstance(record.get(name, ...), kind)]
+            if wrong:
+                raise ConfigError(f"{', '.join(wrong)}: is missing or of the wrong type")
+            return record, from_json(record["config"])
+        except (ConfigError, LookupError) as error:
+            raise RunError(
+                f"{path}: {error}; restore it from a copy, or use the version of this program that wrote it"
+            ) from None
 
     @property
     def result(self) -> dict[str, Any] | None:

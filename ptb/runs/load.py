@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from ptb.config import Config, ConfigError, from_json
+from ptb.config import ConfigError
 from ptb.data.corpus import read_tokens
 from ptb.data.files import DataError
 from ptb.data.tokens import EOS, LEVELS, UNK, join_tokens, tokenize
@@ -36,7 +36,6 @@ from ptb.training.state import StateMismatch, assign_variables, trained_variable
 CHECKPOINTS = ("best", "last")
 GROUP = 1024  # sentences that are scored at once
 SHORT_PROMPT, PROMPT_WINDOW, LONG_PROMPT = 50, 500, 5_000  # tokens: read one by one, in windows, in windows compiled by XLA
-REQUIRED = {"model": str, "seed": int, "precision": str, "corpus": str, "data_path": (str, type(None))}  # of config.json
 
 
 def load(
@@ -81,7 +80,7 @@ class TrainedModel:
         if checkpoint not in CHECKPOINTS:
             raise ConfigError(f"checkpoint: is {checkpoint!r}; use {' or '.join(CHECKPOINTS)}")
         self.run = RunFolder(path)
-        self.record, self.config = read_config(self.run)
+        self.record, self.config = self.run.read_config()
         if not self.run.checkpoints.paths():
             raise RunError(f"{path}: holds no checkpoint yet; train it first, or let it train for longer")
         self.vocabulary = Vocabulary.load(self.run.vocabulary_path)
@@ -393,17 +392,3 @@ def _make_outputs_step(model):
     """Return the compiled `model.outputs(inputs, state)` at batch 1."""
     signature = [tf.TensorSpec([1, None], tf.int32), state_signature(model, 1)]
     return tf.function(lambda ids, state: model.outputs(ids, state), signature, autograph=False)
-
-
-def read_config(run: RunFolder) -> tuple[dict, Config]:
-    """Return the content of a run's `config.json` and its `Config`. Raise RunError if this version cannot read it."""
-    record, path = run.record, run.path / "config.json"
-    if record is None:
-        raise RunError(f"{run.path}: holds no run (no config.json); name the --save_path of a training run")
-    try:
-        wrong = [name for name, kind in REQUIRED.items() if not isinstance(record.get(name, ...), kind)]
-        if wrong:
-            raise ConfigError(f"{', '.join(wrong)}: is missing or of the wrong type")
-        return record, from_json(record["config"])
-    except (ConfigError, LookupError) as error:
-        raise RunError(f"{path}: {error}; restore it from a copy, or use the version of this program that wrote it") from None

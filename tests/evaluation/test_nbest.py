@@ -4,7 +4,7 @@ import pytest
 
 from helpers.texts import raises_one_line
 from ptb.data.files import DataError
-from ptb.evaluation.nbest import parse_nbest, rank_again
+from ptb.evaluation.nbest import parse_nbest, rerank
 
 FLASHLIGHT = "1272-128104-0000 | -52.1 | -41.25 | -21.6 | 0.5 | mister quilter is\n"
 
@@ -51,7 +51,7 @@ def test_lines_without_id_or_score(lines, scored):
 
 def test_hypotheses_of_an_utterance_are_ranked_by_both_scores():
     hypotheses = parse("a-1 -3 x", "a-2 -2 y", "a-3 -3 x", "b-1 -9 z", "a-9 -1 w", scored=True)
-    ranked = list(rank_again(zip(hypotheses, [-1.0, -4.0, -1.0, -7.0, 0.0]), lm_scale=0.5))
+    ranked = list(rerank(zip(hypotheses, [-1.0, -4.0, -1.0, -7.0, 0.0]), lm_scale=0.5))
     assert [(h.id, log_p, total) for h, log_p, total in ranked] == [
         ("a-1", -1, -3.5),
         ("a-3", -1, -3.5),

@@ -15,7 +15,7 @@ from helpers.training_runs import StopAt
 from ptb.config import ConfigError, Model, override
 from ptb.evaluation import temperature
 from ptb.evaluation.temperature import (
-    Totals,
+    LossDerivatives,
     best_inverse_temperature,
     make_tempered_step,
     scale_temperature,
@@ -71,7 +71,7 @@ def test_no_factor_of_two_digits_has_a_clearly_lower_loss(sharpness):
         p = np.exp(oracle.log_softmax(scaled))
         mean = (p * scaled).sum(-1)
         slopes, variances = mean - scaled[np.arange(60), TEXT[1:]], (p * scaled**2).sum(-1) - mean**2
-        return Totals(losses_of(scaled).sum(), slopes.sum(), variances.sum())
+        return LossDerivatives(losses_of(scaled).sum(), slopes.sum(), variances.sum())
 
     factor, losses = best_inverse_temperature(totals)
     assert losses[factor] == min(losses.values()) == pytest.approx(losses_of(factor * logits).sum(), rel=1e-12)
@@ -80,7 +80,9 @@ def test_no_factor_of_two_digits_has_a_clearly_lower_loss(sharpness):
     assert len(losses) <= (12 if sharpness < 0.5 else 7)
 
 
-@pytest.mark.parametrize("totals", [Totals(math.nan, 1.0, 1.0), Totals(math.inf, 1.0, 1.0), Totals(9.0, 1.0, 0.0)])
+@pytest.mark.parametrize(
+    "totals", [LossDerivatives(*sums) for sums in ((math.nan, 1.0, 1.0), (math.inf, 1.0, 1.0), (9.0, 1.0, 0.0))]
+)
 def test_totals_that_say_nothing_end_the_search(totals):
     factor, losses = best_inverse_temperature(lambda factor: totals)
     assert (factor, [*losses]) == (1, [1])

@@ -14,9 +14,9 @@ from helpers.training_runs import StopAt
 from ptb.config import ConfigError, override
 from ptb.data.windows import validation_windows, windows
 from ptb.model.language_model import build_model
+from ptb.runs import budget
 from ptb.runs.folder import RunFolder
 from ptb.runs.storage import RunError
-from ptb.training import budget
 
 CONFIG = override(TEST, {"budget_minutes": 0.01, "batch_size": 8, "num_steps": 5, "averaging": "two_tailed"})
 
@@ -50,42 +50,44 @@ def test_a_short_validation_text_with_fewer_streams_can_be_timed():
     assert min(budget.time_epoch(model, config, train_windows, valid_windows)) > 0
 
 
-def test_the_epochs_fit_into_what_the_start_and_the_scaling_leave_of_the_budget(random_corpus, tmp_path, monkeypatch):
+def test_the_epochs_fit_into_what_the_start_and_the_scaling_leave_of_the_budget(tmp_path, monkeypatch, caplog):
     """Of 600 seconds the model takes 12 and the scaling 5: (0.92 · 583 - 40) / 7 = 70.9."""
     now = 1000.0
 
-    def build(*_, **__):
+    def make_model():
         nonlocal now
         now += 12
 
-    monkeypatch.setattr(train, "time", types.SimpleNamespace(monotonic=lambda: now))
-    monkeypatch.setattr(train, "build_model", build)
-    monkeypatch.setattr(train, "time_epoch", lambda *_: (7.0, 5.0))
+    monkeypatch.setattr(budget, "time", types.SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(budget, "time_epoch", lambda *_: (7.0, 5.0))
     config = override(CONFIG, {"budget_minutes": 10})
-    fitted = train.within_budget(config, random_corpus, RunFolder(tmp_path), "stepwise", "float32")
-    assert fitted == override(config, {"num_epochs": 70})
+    assert budget.within_budget(config, RunFolder(tmp_path), make_model, None, None) == override(config, {"num_epochs": 70})
+    assert not caplog.messages
+    short = override(CONFIG, {"budget_minutes": 0.3})  # 18 seconds, of which 1 remains
+    assert budget.within_budget(short, RunFolder(tmp_path), make_model, None, None).num_epochs == 1
+    assert "budget_minutes" in caplog.text
 
 
-def test_several_workers_cannot_have_a_budget(random_corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(train.replicas, "has_many_workers", lambda: True)
+def test_several_workers_cannot_have_a_budget(tmp_path, monkeypatch):
+    monkeypatch.setattr(budget.replicas, "has_many_workers", lambda: True)
     with raises_one_line(ConfigError, "budget_minutes", "num_epochs"):
-        train.within_budget(CONFIG, random_corpus, RunFolder(tmp_path), "stepwise", "float32")
+        budget.within_budget(CONFIG, RunFolder(tmp_path), None, None, None)
 
 
 def test_a_stopped_run_goes_on_to_the_epochs_that_it_began_with(random_corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "epochs_within", lambda *_: 3)
+    monkeypatch.setattr(budget, "epochs_within", lambda *_: 3)
     train.train(CONFIG, random_corpus, tmp_path / "unbroken")
     with monkeypatch.context() as patches, pytest.raises(SystemExit):
         patches.setattr(train, "StopRequest", lambda **_: StopAt(100))
         train.train(CONFIG, random_corpus, tmp_path / "run")
-    monkeypatch.setattr(train, "epochs_within", lambda *_: 5)
+    monkeypatch.setattr(budget, "epochs_within", lambda *_: 5)
     train.train(CONFIG, random_corpus, tmp_path / "run")
     assert len(run_files.history(tmp_path / "run")) == 3
     run_files.assert_same_run(tmp_path / "run", tmp_path / "unbroken")
 
 
 def test_a_run_that_has_begun_does_not_change_its_budget_but_its_epochs(random_corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "epochs_within", lambda *_: 2)
+    monkeypatch.setattr(budget, "epochs_within", lambda *_: 2)
     train.train(CONFIG, random_corpus, tmp_path)
     longer = override(CONFIG, {"budget_minutes": 0.02})
     with raises_one_line(ConfigError, tmp_path, "2 epochs", "budget_minutes=0", "num_epochs"):
