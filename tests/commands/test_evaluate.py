@@ -325,7 +325,7 @@ def test_each_method_scores_valid_and_test_and_keeps_what_it_found(method, setti
     monkeypatch.setattr(adapt, "DROPOUT_PASSES", 2)
     corpus, run = load_corpus(str(tiny_corpus)), tmp_path / "run"
     text = {"corpus": corpus.fingerprint(), "data_path": str(tiny_corpus)}
-    write_run(run, override(CONFIG, {"dropout": 0.5}), corpus.vocabulary.words, **text)
+    write_run(run, override(CONFIG, {"init_scale": 2.0, "dropout": 0.5}), corpus.vocabulary.words, **text)
     scored = records(run, f"--adapt={method}")
     kept = json.loads((run / f"adapt-{method}.json").read_text())
     assert [(record["split"], record["tokens"]) for record in scored] == [("valid", 12 * 11 - 1), ("test", 13 * 11 - 1)]
