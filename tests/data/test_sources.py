@@ -122,7 +122,7 @@ def test_character_ptb_has_the_corpus_of_ptb_as_characters(ptb_path, tmp_path):
     ],
 )
 def test_a_text_of_few_lines_is_cut_between_tokens(tmp_path, monkeypatch, level, text, sizes, bound):
-    for module in ("files", "sources", "vocabulary"):
+    for module in ("files", "sources", "tokens"):
         monkeypatch.setattr(f"ptb.data.{module}.MAX_LINE", bound)
     path = write_files(tmp_path, {"text": text}) / "text"
     corpus = read_corpus(path, level=level, fractions=(0.8, 0.1))
@@ -132,7 +132,7 @@ def test_a_text_of_few_lines_is_cut_between_tokens(tmp_path, monkeypatch, level,
 
 
 def test_a_byte_order_mark_does_not_end_a_long_first_line(tmp_path, monkeypatch):
-    for module in ("files", "sources", "vocabulary"):
+    for module in ("files", "sources", "tokens"):
         monkeypatch.setattr(f"ptb.data.{module}.MAX_LINE", 7)
     path = write_files(tmp_path, {"text": "\ufeff" + "the cat " * 9}) / "text"
     assert read_tokens(path, Vocabulary((EOS, "the", "cat"))).tolist() == [1, 2] * 9 + [0]
@@ -140,7 +140,7 @@ def test_a_byte_order_mark_does_not_end_a_long_first_line(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("level", ["word", "char"])
 def test_an_endless_line_does_not_fill_the_memory(tmp_path, monkeypatch, level):
-    for module in ("files", "sources", "vocabulary"):
+    for module in ("files", "sources", "tokens"):
         monkeypatch.setattr(f"ptb.data.{module}.MAX_LINE", 1 << 15)
     monkeypatch.setattr(files, "BLOCK", 1 << 15)
     path = write_files(tmp_path, {"text8": b"anarchism originated as a " * 40_000}) / "text8"
