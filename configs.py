@@ -194,6 +194,7 @@ ONE_HOUR = override(
         "budget_minutes": 60,
     },
 )
+HALF_HOUR = override(ONE_HOUR, {"budget_minutes": 30})
 TEN_MINUTES = override(
     ONE_HOUR,
     {
@@ -313,6 +314,7 @@ CONFIGS = {
     ),
     "melis_10m": Named(MELIS_10M, "Melis et al. (2018), lamb: ptb_10m_lstm_d1", {1: (61.8, 59.6)}, 9_997_280),
     "ten_minutes": Named(TEN_MINUTES, "ours: docs/one_hour.md", parameters=6_157_200),
+    "half_hour": Named(HALF_HOUR, "ours: docs/one_hour.md", parameters=6_157_200),
     "one_hour": Named(ONE_HOUR, "ours: docs/one_hour.md", parameters=6_157_200),
     "awd_lstm": Named(AWD_LSTM, "Merity et al. (2018), salesforce/awd-lstm-lm", {1: (61.2, 58.8)}, 24_221_600),
     "lamb_lstm_24m": Named(LAMB_LSTM_24M, "Melis et al. (2020), lamb: lstm_fm_d2_arms/trial_833"),

@@ -25,6 +25,7 @@ HEADLINES = (
     ("word_language_model_200", 1),
     ("word_language_model_650", 1),
     ("ten_minutes", 1),
+    ("half_hour", 1),
     ("one_hour", 1),
     ("melis_10m", 1),
 )
