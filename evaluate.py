@@ -44,7 +44,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool("average", False, "Score the mean probabilities of the first run, the first two, … all runs.", **options)
     help = "Write split, word, log probability and rank of every predicted word to this CSV file."
     flags.DEFINE_string("per_token", None, help, **options)
-    help = "Score valid and test by a method whose settings are chosen on valid: docs/numbers.md."
+    help = "Score valid and test by a method whose settings are chosen on valid: docs/techniques.md."
     flags.DEFINE_enum("adapt", None, METHODS, help, **options)
     help = (
         "Score the sentences on standard input, one per line, then print their totals. Each begins after an <eos>; a text, "
@@ -53,7 +53,9 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool("stdin", False, help, **options)
     flags.DEFINE_bool("carry_state", False, "With --stdin: carry the state from line to line, as in one text.", **options)
     flags.DEFINE_bool("words", False, "With --stdin: show the log probability of each word.", **options)
-    help = "Score lines `id hypothesis` on standard input (Kaldi), or `id | scores | hypothesis` (Flashlight): docs/library.md."
+    help = (
+        "Score lines of standard input, `id hypothesis` (Kaldi) or `id | scores | hypothesis` (Flashlight): docs/commands.md."
+    )
     flags.DEFINE_bool("nbest", False, help, **options)
     help = "With --nbest: rank each utterance by score + lm_scale * log p. A line of Kaldi is then `id score hypothesis`."
     flags.DEFINE_float("lm_scale", None, help, **options)

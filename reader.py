@@ -10,7 +10,8 @@
    train, valid and test, each int32 `[N]`.
 3. `windows` cuts ids into `batch_size` contiguous streams, and these into windows `[batch_size, num_steps]`. Row b of a
    window continues row b of the window before, so a model can carry its state from one window to the next.
-4. `scoring_windows` gives the windows in which a text is scored: batch size 1, every prediction once.
+4. `validation_windows` are windows of a text that may be too short for so many streams. `scoring_windows` are those in which a
+   text is scored: batch size 1, every prediction once.
 
 Data that cannot be used raises `DataError`. Its message is one line: the file, what is wrong, what to do.
 """
@@ -18,7 +19,7 @@ Data that cannot be used raises `DataError`. Its message is one line: the file, 
 from ptb.data.corpus import Corpus, load_corpus, read_corpus
 from ptb.data.files import DataError
 from ptb.data.vocabulary import Vocabulary
-from ptb.data.windows import Windows, scoring_windows, windows
+from ptb.data.windows import Windows, scoring_windows, validation_windows, windows
 
 __all__ = [
     "Corpus",
@@ -28,5 +29,6 @@ __all__ = [
     "load_corpus",
     "read_corpus",
     "scoring_windows",
+    "validation_windows",
     "windows",
 ]

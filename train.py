@@ -23,12 +23,9 @@ import cli
 from configs import find_config, published_scores
 from ptb.config import Config, differences, flatten, override, to_json, value_text
 from ptb.data import grammar
-from ptb.data.corpus import Corpus, load_corpus
 from ptb.data.download import PTB_FINGERPRINT
-from ptb.data.files import DataError
 from ptb.data.tokens import UNK
 from ptb.data.vocabulary import UnknownTokens
-from ptb.data.windows import Windows, scoring_windows, validation_windows, windows
 from ptb.evaluation import sampling
 from ptb.evaluation.score import LONG_TEXT, make_eval_step, score
 from ptb.evaluation.temperature import scale_temperature
@@ -48,6 +45,7 @@ from ptb.training.optimizers import make_optimizer
 from ptb.training.schedules import length_factor, step_rate
 from ptb.training.state import Diverged, TrainState, trained_variables
 from ptb.training.step import Sums, make_train_step
+from reader import Corpus, DataError, Windows, load_corpus, scoring_windows, validation_windows, windows
 
 ROOT = pathlib.Path(__file__).parent
 
