@@ -14,6 +14,7 @@ Each run of a command has `FlagValues` of its own instead of absl's global FLAGS
 anywhere, and IPython can `%run` a command twice with different flags.
 """
 
+import codecs
 import contextlib
 import difflib
 import errno
@@ -196,7 +197,8 @@ class StandardInput:
         if sys.stdin is None:
             raise DataError("standard input: is closed; give it the lines to read")
         self._encoding = encoding or "utf-8"
-        self._has_countable_lines = "\n".encode(self._encoding, "ignore") == b"\n"  # not in UTF-16: letters have this byte too
+        newline = "\n".encode(self._encoding, "ignore").removeprefix(codecs.BOM_UTF8)
+        self._has_countable_lines = newline == b"\n"  # not in UTF-16: letters have this byte too
         self._source, self._taken = _CountedLines(sys.stdin.buffer), 0
 
     def __iter__(self) -> Iterator[str]:

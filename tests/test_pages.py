@@ -53,7 +53,7 @@ def test_every_imported_name_exists():
 
 def test_every_file_that_is_named_exists():
     text = "".join(path.read_text() for path in OTHER_PAGES)
-    paths = set(re.findall(r"`((?:tests|ptb|results|docs|benchmarks)/[\w./-]*)`", text))
+    paths = set(re.findall(r"`((?:tests|ptb|pages|results|docs|benchmarks)/[\w./-]*)`", text))
     assert len(paths) > 5
     assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
 

@@ -87,7 +87,7 @@ class Dropout:
     hidden: float = 0.0  # between recurrent layers
     output: float = 0.0  # after the last recurrent layer
     projected: float = 0.0  # after the projection; with a mixture: after each of its projections
-    state: float = 0.0  # of the hidden state h on its way to the next time step; one mask per window (Gal & Ghahramani 2016)
+    state: float = 0.0  # of h before the product with the recurrent weights; one mask per window (Gal & Ghahramani 2016)
     embedding: float = 0.0  # of rows of the embedding, for the input only; one mask per window
     weights: float = 0.0  # of the recurrent weights (DropConnect, Merity et al. 2018); one mask per window
     locked: bool = False  # input, hidden, output and projected keep one mask per window; otherwise one per time step

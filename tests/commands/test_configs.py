@@ -62,7 +62,7 @@ def test_published_perplexities_are_the_papers():
     assert {name: dict(CONFIGS[name].published) for name in published} == published
 
 
-# Later papers and programs: perplexity of valid (– if there is none), of test, and parameters (shared/REFERENCE.md, section 4).
+# Later papers and programs: perplexity of valid (– if there is none), of test, and parameters (../shared/REFERENCE.md, section 4).
 LATER = """
 small_tied              | 117.5 | 112.4  |  2,651,600
 small_tied_projected    | 104.9 | 100.9  |  2,691,600
@@ -88,10 +88,10 @@ def test_published_numbers_after_2014_are_those_of_the_sources():
     assert {n: CONFIGS[n].parameters for n in parameters} == parameters
 
 
-# Recipes of later papers and programs (shared/REFERENCE.md, section 4), with every rate of dropout. One epoch of PTB has 415
+# Recipes of later papers and programs (../shared/REFERENCE.md, section 4), with every rate of dropout. One epoch of PTB has 414
 # windows of 64 × 35 tokens, and 207 of 64 × 70: 1,000 of lamb's turns are 240 epochs of melis_10m, and 960 of the larger ones.
 LAMB = {"tied": True, "clip_norm": 10, "beta1": 0, "beta2": 0.999, "epsilon": 1e-8, "averaging": "two_tailed", "batch_size": 64}
-LAMB_24M = LAMB | {"sum_layers": True, "num_steps": 70, "num_epochs": 960}
+LAMB_24M = LAMB | {"sum_layers": True, "num_steps": 70, "num_epochs": 960, "schedule": StepDecay()}  # a constant rate
 AWD = {
     **{"tied": True, "initializers": "torch", "init_scale": 0.1, "two_biases": True, "forget_bias": 0, "averaging": "nt_asgd"},
     **{"clip_norm": 0.25, "weight_decay": 1.2e-6, "reduction": "mean", "ar": 2, "tar": 1, "random_lengths": True},
@@ -118,7 +118,7 @@ RECIPES = {
     | {
         **{"layers": (1194,), "embedding_size": 268, "projection": "linear", "learning_rate": 0.0041787, "l2": 1.2435e-4},
         **{"dropout": Dropout(input=0.580, state=0.215, output=0.327, projected=0.327), "num_steps": 35, "num_epochs": 240},
-        **{"factor": 0.1, "patience_to_decay": 26 * 100 // 415},
+        **{"factor": 0.1, "patience_to_decay": 26 * 100 // 414},
     },
     "lamb_lstm_24m": LAMB_24M
     | {

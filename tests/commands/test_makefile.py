@@ -72,9 +72,11 @@ def test_lint_fails_if_a_check_fails(make, failing):
     assert make("lint", failing=failing)[0] != 0
 
 
-def test_each_target_runs_its_command(make):
+def test_each_target_runs_its_command(make, tmp_path):
+    (tmp_path / "pages").mkdir()  # a target that is a folder too
     for target, command in (
         ("demo", "train.py --model=demo --data_path=demo --save_path=runs/demo"),
+        ("pages", "-m pages"),
         ("test", "-m pytest -n"),
         ("test-slow", "-m pytest -m slow -n"),
     ):

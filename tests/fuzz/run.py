@@ -1,4 +1,6 @@
-"""Fuzz one of the targets, guided by coverage: python -m fuzz.run checkpoint -max_total_time=60 -rss_limit_mb=4096
+"""Fuzz one of the targets, guided by coverage:
+
+    PYTHONPATH=.:tests python -m fuzz.run checkpoint -max_total_time=60 -rss_limit_mb=4096
 
 All but the name of the target are libFuzzer's options. It stops with the input that broke the target, if there is one.
 """

@@ -40,6 +40,15 @@ def unbroken(corpus, tmp_path_factory):
     return folder
 
 
+def test_two_files_of_a_folder_can_be_written_at_the_same_time(tmp_path):
+    def write(file):
+        file.write(b"one")
+        write_atomically(tmp_path / "two.json", b"two")
+
+    write_atomically(tmp_path / "one.json", write)
+    assert contents(tmp_path) == {tmp_path / "one.json": b"one", tmp_path / "two.json": b"two"}
+
+
 def test_a_failed_write_leaves_the_previous_file(tmp_path):
     path = tmp_path / "file"
     write_atomically(path, b"old")
