@@ -83,8 +83,8 @@ class Recurrent(keras.layers.Layer):
     def call(self, inputs, state, hidden_mask=None, weight_mask=None):
         """`inputs [num_steps, batch, input]` → outputs `[num_steps, batch, units]` and the state after the last step.
 
-        `hidden_mask [batch, units]` multiplies h before the product with the recurrent weights, `weight_mask` these weights. (Keras gives
-        a meaning of its own to an argument called state_mask.)
+        `hidden_mask [batch, units]` multiplies h before the product with the recurrent weights, `weight_mask` these weights.
+        (Keras gives a meaning of its own to an argument called state_mask.)
         """
         bias = self.bias.value + self.recurrent_bias.value if self.two_biases else self.bias.value
         recurrent_kernel = self.recurrent_kernel.value

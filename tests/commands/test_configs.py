@@ -62,7 +62,7 @@ def test_published_perplexities_are_the_papers():
     assert {name: dict(CONFIGS[name].published) for name in published} == published
 
 
-# Later papers and programs: perplexity of valid (– if there is none), of test, and parameters (../shared/REFERENCE.md, section 4).
+# Later papers and programs (../shared/REFERENCE.md, section 4): perplexity of valid (– if none) and test, parameters.
 LATER = """
 small_tied              | 117.5 | 112.4  |  2,651,600
 small_tied_projected    | 104.9 | 100.9  |  2,691,600
