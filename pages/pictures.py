@@ -53,7 +53,8 @@ def draw_budgets(results: pathlib.Path):
         color = "tab:blue" if budget else "tab:gray"
         axes.plot([minutes] * len(tests), tests, "o", color=color, alpha=0.3, markersize=5, markeredgewidth=0)
         axes.plot([minutes], [mean], "o", color=color, markersize=7)
-        axes.annotate(f"{name} {mean:.1f}", (minutes, mean), xytext=(8, 4), textcoords="offset points", color=color, fontsize=9)
+        place = {"xytext": (8, 4)} if budget else {"xytext": (0, 8), "ha": "center"}  # beside the line, or above the dot
+        axes.annotate(f"{name} {mean:.1f}", (minutes, mean), textcoords="offset points", color=color, fontsize=9, **place)
     if line:
         axes.plot(*zip(*sorted(line)), color="tab:blue")
     axes.set_xscale("log")
