@@ -31,15 +31,16 @@ def charts(runs: Sequence[Reported]) -> dict[str, Figure]:
 
 
 def perplexity_chart(runs: Sequence[Reported]) -> Figure:
-    """Draw valid and train perplexity of each run, by epoch and by hours, with the published lines."""
-    figure, (by_epoch, by_hours) = pyplot.subplots(1, 2, figsize=(WIDTH, 3.8), sharey=True, layout="constrained")
+    """Draw valid and train perplexity of each run, by epoch and by time, with the published lines."""
+    figure, (by_epoch, by_time) = pyplot.subplots(1, 2, figsize=(WIDTH, 3.8), sharey=True, layout="constrained")
+    unit, seconds = ("hours", 3600) if max(run.seconds[-1] for run in runs) > 2 * 3600 else ("minutes", 60)
     for number, run in enumerate(runs):
-        for axes, places in ((by_epoch, run.series("epoch")), (by_hours, run.seconds / 3600)):
+        for axes, places in ((by_epoch, run.series("epoch")), (by_time, run.seconds / seconds)):
             style = {"color": color(number), "marker": "." if len(run.history) < 30 else ""}
             axes.plot(places, run.series("valid_perplexity"), **style, label=run.name)
             axes.plot(places, run.series("train_perplexity"), **style, linestyle="--", alpha=0.5)
     for published in sorted({run.published[0] for run in runs if run.published and run.published[0]}):
-        for axes in (by_epoch, by_hours):
+        for axes in (by_epoch, by_time):
             axes.axhline(published, color="black", linestyle=":", linewidth=1)
         by_epoch.annotate(
             f"published valid {published:g}", (1, published), xycoords=("axes fraction", "data"), ha="right", va="bottom"
@@ -47,8 +48,8 @@ def perplexity_chart(runs: Sequence[Reported]) -> Figure:
     plain_log_scale(by_epoch)
     by_epoch.set(xlabel="epoch", ylabel="perplexity: valid (line), train (dashed)")
     by_epoch.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-    by_hours.set(xlabel="hours of training")
-    by_hours.legend(fontsize=8)
+    by_time.set(xlabel=f"{unit} of training")
+    by_time.legend(fontsize=8)
     return figure
 
 
