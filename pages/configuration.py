@@ -93,7 +93,9 @@ def _flag_help(flag: flags.Flag) -> str:
     """Return the help of a flag; absl writes the choices before it, as in "<a|b>: Which one.", and a note after it."""
     choices, help = re.fullmatch(r"(?:<(.*?)>: )?(.*)", flag.help, re.DOTALL).groups()
     help = help.removesuffix(";\n    repeat this option to specify a list of values")
-    names = f" One of {', '.join(f'`{choice}`' for choice in choices.split('|'))}." if choices else ""
+    choices = choices.split("|") if choices else []
+    listed = ", ".join(f"`{choice}`" for choice in choices)
+    names = f" One of {'[these](#named-configurations)' if set(choices) == CONFIGS.keys() else listed}." if choices else ""
     return _cell(help + names + (" Can be repeated." if isinstance(flag, flags.MultiFlag) else ""))
 
 
