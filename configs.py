@@ -6,6 +6,7 @@ An experiment is an `override` of another configuration, with a name; for a sing
 import importlib.util
 import os
 import pathlib
+import sys
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -369,10 +370,11 @@ def _config_in_file(path: pathlib.Path, attribute: str) -> Config:
     """Return the Config that a Python file of the user's calls `attribute`. The file runs; what it raises passes through."""
     if not path.is_file():
         raise ConfigError(f"{path}: is no file; write path/to/mine.py:NAME")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"config_file_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"{path}: is no Python file; write path/to/mine.py:NAME")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses and pickle look for it
     spec.loader.exec_module(module)
     config = getattr(module, attribute, None)
     if not isinstance(config, Config):

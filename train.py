@@ -194,6 +194,7 @@ def train(
         print_line(f"{run.path}: finished, test perplexity {result['test_perplexity']:.3f}; nothing to do")
         return result
     num_windows = len(make_windows(corpus, config)[0])  # rejects a text that is too short before anything is written
+    scoring_windows(corpus.test, name="the test text")  # this too
     agree = replicas.make_agreement() if replicas.has_many_workers() else None
     progress = Progress(run, config, hyperparameters(record, config), monitoring)
     with run.locked(), StopRequest(agree=agree) as stop, progress:

@@ -60,6 +60,8 @@ class Model:
             )
         if self.sum_layers and len(set(self.layers)) > 1:
             raise ConfigError(f"sum_layers: needs layers of one size, not {self.layers}")
+        if self.mixture == 1:
+            raise ConfigError("mixture: is of two softmaxes or more, not 1; use 0 for one softmax")
         if self.mixture and self.projection != "none":
             raise ConfigError("mixture: has a projection of its own; leave projection=none")
 
@@ -315,6 +317,8 @@ class Config:
         check_choice(self, "averaging", AVERAGES)
         if self.model.mixture and self.loss.softmax_samples:
             raise ConfigError("softmax_samples: a mixture of softmaxes has no estimate; leave it 0")
+        if self.loss.projection_l2 and self.model.mixture:
+            raise ConfigError("projection_l2: is not for the projections of a mixture; leave it 0")
         if self.loss.projection_l2 and self.model.projection == "none":
             raise ConfigError("projection_l2: the model has no projection; set projection=affine or linear")
         if self.temperature_scaling and self.model.mixture:

@@ -122,7 +122,7 @@ def read_tokens(path: str | os.PathLike, vocabulary: Vocabulary, level: str = "w
     reading = Reading(level, **options)
     source = find_source(path, reading.encoding)
     if source.is_split:
-        raise DataError(f"{path}: holds train, valid and test; name one of its files, or pass it with --data_path")
+        raise DataError(f"{path}: holds train, valid and test; name one of its files")
     name, token_ids = name_of(source.texts), TokenIds(vocabulary)
     require_eos(vocabulary, name)
     pieces, reading = recognize_symbols(read_pieces(source.texts), reading, name)

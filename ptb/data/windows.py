@@ -119,9 +119,13 @@ def _smaller_sizes(num_tokens: int, num_steps: int, burn_in: int) -> str:
     return f", or --set batch_size={num_tokens // (1 + burn_in + few_windows * num_steps)}"
 
 
-def scoring_windows(tokens: np.ndarray) -> Windows:
+def scoring_windows(tokens: np.ndarray, name: str = "the text") -> Windows:
     """Return windows for scoring a text, int32 `[N]`: batch size 1, all N - 1 predictions.
 
     The model carries its state from window to window, so the window length of 500 does not change the score.
+
+    Raises DataError, which begins with `name`, if the text has fewer than two tokens.
     """
+    if len(tokens) < 2:
+        raise DataError(f"{name}: has {len(tokens)} tokens, too few to predict any; use a longer text")
     return windows(tokens, 1, 500, drop_remainder=False)

@@ -140,9 +140,10 @@ class CheckpointStore:
         checkpoint = self.load(up_to=epoch_step)
         if checkpoint is None:
             raise RunError(f"{self.folder}: has no checkpoint of step {epoch_step}, the start of the epoch; train again")
-        step, factor = checkpoint.record["step"], checkpoint.record["rate_factor"] * REWIND_FACTOR
+        step, factor = checkpoint.record["step"], checkpoint.record.get("rate_factor", 1.0) * REWIND_FACTOR
         if factor < REWIND_FACTOR**MAX_REWINDS:
-            raise RunError(f"{checkpoint.path}: diverged after {MAX_REWINDS} rewinds too; use a lower --set learning_rate")
+            cure = "use a lower --set learning_rate and another --save_path"
+            raise RunError(f"{checkpoint.path}: diverged after {MAX_REWINDS} rewinds too; {cure}")
         self.delete_after(step)  # first: a crash here only repeats the rewind
         self.save(step, checkpoint.arrays, checkpoint.record | {"rate_factor": factor}, epoch_step=step)
         return step, factor

@@ -106,6 +106,7 @@ class Progress:
         if self._live:
             self._draw(state, "validating")
         yield
+        state.start_clock()  # the next part reads the clock for its line
         self._scored_seconds += time.monotonic() - begun
 
     def validated(self, state: TrainState, reached: float) -> None:
@@ -174,8 +175,11 @@ class Progress:
 
     def _expected_end(self, state) -> str:
         """Return the line that says when training will end."""
-        left = datetime.timedelta(seconds=round(self._seconds_left(state)[1]))
-        end = datetime.datetime.now() + left
+        try:
+            left = datetime.timedelta(seconds=round(self._seconds_left(state)[1]))
+            end = datetime.datetime.now() + left
+        except OverflowError:  # num_epochs is huge, and something else is to end the run
+            return "Expected end: after the year 9999"
         return f"Expected end: {end:%a %d %b %H:%M}, in {left}" + (" at most" if self._config.stopping.patience else "")
 
 

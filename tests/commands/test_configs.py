@@ -246,6 +246,15 @@ def test_find_config_takes_a_file_of_the_users(file, monkeypatch):
     assert find_config("~/mine.py:MINE") == expected
 
 
+def test_a_file_of_the_users_may_define_dataclasses(file):
+    """Whose annotations `dataclasses` looks up in `sys.modules` if they are strings."""
+    head = (
+        "from __future__ import annotations\nimport dataclasses\n@dataclasses.dataclass\nclass Rates:\n    low: float = 0.5\n"
+    )
+    file.write_text(head + "from configs import SMALL, override\nMINE = override(SMALL, {'learning_rate': Rates().low})\n")
+    assert find_config(f"{file}:MINE").optimizer.learning_rate == 0.5
+
+
 @pytest.mark.parametrize(
     ("name", "facts"),
     [

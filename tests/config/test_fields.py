@@ -172,6 +172,8 @@ def test_options_that_a_cell_does_not_have_are_rejected(cell):
         (Model, {"tied": True, "one_hot_input": True}, "one_hot_input"),
         (Model, {"sum_layers": True, "layers": (3, 4)}, "sum_layers"),
         (Model, {"mixture": 2, "projection": "linear"}, "mixture"),
+        (Model, {"mixture": 1}, "mixture"),
+        (Config, {"model": Model(mixture=2), "loss": Loss(projection_l2=0.1)}, "projection_l2: .*leave it 0"),
         (Config, {"model": Model(mixture=2), "loss": Loss(softmax_samples=9)}, "softmax_samples"),
         (Config, {"loss": Loss(projection_l2=0.1)}, "projection_l2"),
         (Config, {"bptt_steps": 30, "data": Data(random_lengths=True)}, "random_lengths"),

@@ -151,6 +151,12 @@ def test_scoring_windows_contain_every_prediction_once():
     np.testing.assert_array_equal(np.concatenate([targets for _, targets in result], axis=1), tokens[None, 1:])
 
 
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_text_without_a_prediction_cannot_be_scored(count):
+    with raises_one_line(DataError, f"the test text: has {count} tokens"):
+        scoring_windows(np.zeros(count, np.int32), name="the test text")
+
+
 def test_ptb_has_82429_predictions_at_batch_size_one(ptb_path):
     tokens = read_corpus(ptb_path).test
     for num_steps in (1, 35, 1000, 82_429, 100_000):

@@ -208,6 +208,11 @@ def test_a_rewind_returns_to_the_start_of_the_epoch_at_half_the_rate(store):
     assert store.rewind() == (7, REWIND_FACTOR**2)
 
 
+def test_a_checkpoint_of_an_older_version_can_be_rewound_to(store):
+    store.save(3, ARRAYS, {"step": 3, "window": 0}, epoch_step=3)
+    assert store.rewind() == (3, REWIND_FACTOR)
+
+
 def test_rewinds_come_to_an_end(store):
     save(store, 0)
     for _ in range(MAX_REWINDS):

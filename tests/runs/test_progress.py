@@ -18,6 +18,7 @@ from configs import TEST
 from helpers import processes
 from helpers.training_runs import begin
 from ptb.config import override
+from ptb.runs.folder import RunFolder
 from ptb.runs.liveline import Facts, duration, layout
 
 FACTS = Facts(3, 39, 0.42, 98.123, 12345.6, "word", 80.4, 4810.0, 97.12)
@@ -115,10 +116,19 @@ def test_the_time_left_is_that_of_steps_and_validations_without_the_first_step(
     second = 60 * (1 + (sum(step % every == 0 for step in steps) if every else 0))
     third = 60 * (1 + (count / every - math.gcd(count, every) / every if every else 0))  # the mean of all epochs
     assert left[count + 1] == pytest.approx((2 * (count - 2) + second, 2 * (count - 2) + second + 2 * count + third))
+    seconds = [epoch["seconds"] for epoch in RunFolder(tmp_path).history]  # of steps alone
+    assert seconds == pytest.approx([500 + 2 * (count - 1), 2 * count, 2 * count])
     last = 120 if "averaging" in changes else 60
     assert left[-1] == (last, last)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Expected end")]
     assert ("0:01:" in line) == ("validate_every" not in changes)  # which validates before the end is predicted
+
+
+def test_a_run_without_an_end_in_sight_is_trained(random_corpus, tmp_path, capsys):
+    """It ends with the first validation that is no better."""
+    config = override(TEST, {"num_epochs": 10**15, "patience": 1, "learning_rate": 1e-9})
+    begin(config, random_corpus, tmp_path)
+    assert "Expected end: after the year 9999" in capsys.readouterr().out
 
 
 def write_to(terminal):
