@@ -152,8 +152,9 @@ def score_adaptively(
     """Yield the records of valid and test under one of METHODS, with the settings that are best on valid.
 
     Logs each trial on valid. Keeps settings, scores and trials in the run folder as adapt-<method>.json, or warns once that it
-    cannot. Trials that are there, of these weights and texts, are not repeated: a stopped search goes on, and dynamic_cache
-    begins with the rates of dynamic. `temperature` makes its few passes again. Test is scored once.
+    cannot; those of other weights or texts stay beside it. Trials of these weights and texts that are there are not repeated: a
+    stopped search goes on, and dynamic_cache begins with the rates of dynamic. `temperature` makes its few passes again. Test
+    is scored once.
     """
     splits = read_texts(lm, data_path, list(SPLITS), encoding)
     adapter, scored = Adapter(lm.model, splits["train"]), {}
@@ -168,7 +169,7 @@ def score_adaptively(
 
     def keep(results):
         try:
-            lm.run.write_json(f"adapt-{method}.json", record | results)
+            lm.run.write_adaptation(method, record | results)
         except RunError as error:
             logger.warning("%s; the scores are printed, but not kept", error)
             lm.run.read_only = True
@@ -191,7 +192,7 @@ def score_adaptively(
 def known_trials(lm: TrainedModel, method: str, of: dict) -> list[dict]:
     """Return the earlier trials of a method with the same weights and texts; of `dynamic` if `dynamic_cache` has none."""
     names = (method, "dynamic") if method == "dynamic_cache" else (method,)
-    records = (lm.run.adaptation(name) or {} for name in names)
+    records = (record for name in names for record in lm.run.adaptations(name).values())
     return next((record["trials"] for record in records if record.get("of") == of), [])
 
 

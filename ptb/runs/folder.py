@@ -109,13 +109,28 @@ class RunFolder:
             logger.warning("%s", error)
             return None
 
-    def adaptation(self, method: str) -> dict[str, Any] | None:
-        """The content of `adapt-<method>.json`, which evaluate.py writes; None if there is none, or if it is damaged."""
-        try:
-            return self._read_json(f"adapt-{method}.json", "it is written again")
-        except RunError as error:
-            logger.warning("%s", error)
-            return None
+    def adaptations(self, method: str) -> dict[pathlib.Path, dict[str, Any]]:
+        """The contents of `adapt-<method>.json` and of the earlier ones beside it, by path, without those that are damaged."""
+        found = {}
+        for path in [self.path / f"adapt-{method}.json", *sorted(self.path.glob(f"adapt-{method}-[0-9]*.json"))]:
+            try:
+                if content := self._read_json(path.name, "it is written again"):
+                    found[path] = content
+            except RunError as error:
+                logger.warning("%s", error)
+        return found
+
+    def write_adaptation(self, method: str, record: dict[str, Any]) -> None:
+        """Write `adapt-<method>.json`; one of other weights or texts stays beside it as `adapt-<method>-2.json`, and so on."""
+        path = self.path / f"adapt-{method}.json"
+        kept = self.adaptations(method) if path.is_file() else {}
+        if path in kept and kept[path].get("of") != record["of"]:
+            with writing(self.path):
+                os.replace(path, self._free_path(path.stem))
+        self.write_json(path.name, record)
+        for earlier, content in kept.items():
+            if earlier != path and content.get("of") == record["of"]:  # the search that goes on in this record
+                earlier.unlink(missing_ok=True)
 
     def matches(self, record: dict[str, Any], with_changes: bool = False) -> bool:
         """Return whether this run has begun here; False if none has. Raises RunError if another run has.

@@ -80,3 +80,5 @@ def test_a_search_for_settings_goes_on_with_the_trials_of_the_same_weights_and_t
     edit_json(run / "adapt-dynamic_cache.json", lambda kept: kept | {"of": kept["of"] | {"step": 0}})  # of other weights
     assert adapted("dynamic_cache")[1] == len(both)
     assert adapted("dynamic_cache", "--checkpoint=last")[1] == len(both)  # averages and last weights may be of one step
+    assert adapted("dynamic_cache")[1] == 0  # nothing of the search before is lost
+    assert len(list(run.glob("adapt-dynamic_cache*.json"))) == 3  # of step 0, of the last weights, of the best ones
