@@ -118,8 +118,8 @@ LARGE_LUA_DECAY = override(LARGE, {"full_rate_epochs": 15})
 
 
 # Press & Wolf's models are small with tied embeddings. Their code (ptb_word_lm_WT_PR.py) keeps the full rate for five epochs,
-# as the tutorial then did; the projection's penalty is its l2_loss(P) / 130. Its projection has a bias, outside the penalty;
-# the paper's has none, and ends worse: docs/results.md.
+# as the tutorial then did; the projection's penalty is its l2_loss(P) / 130. The penalty leaves out the projection's bias. The
+# paper's formula has no bias, and runs without it end ten points higher: docs/results.md.
 SMALL_TIED = override(SMALL_LUA_DECAY, {"tied": True})
 SMALL_TIED_PROJECTED = override(SMALL_TIED, {"projection": "affine", "projection_l2": 1 / 130})
 

@@ -183,7 +183,7 @@ def train(
         return build_model(config, len(corpus.vocabulary), seed=seed, rnn_mode=kernel, product_dtype=product_dtype)
 
     if config.budget_minutes:
-        config = within_budget(config, run, make_model, *make_windows(corpus, config))
+        config = within_budget(config, run, make_model, *make_windows(corpus, config)[:2])
     about = complete_about(about or {}, run, text := corpus.fingerprint())
     record = about | {"seed": seed, "precision": precision, "corpus": text, "config": to_json(config)}
     source = init_from if init_from is None or isinstance(init_from, TrainedModel) else load(init_from)
@@ -194,7 +194,6 @@ def train(
         print_line(f"{run.path}: finished, test perplexity {result['test_perplexity']:.3f}; nothing to do")
         return result
     num_windows = len(make_windows(corpus, config)[0])  # rejects a text that is too short before anything is written
-    scoring_windows(corpus.test, name="the test text")  # this too
     agree = replicas.make_agreement() if replicas.has_many_workers() else None
     progress = Progress(run, config, hyperparameters(record, config), monitoring)
     with run.locked(), StopRequest(agree=agree) as stop, progress:
@@ -231,7 +230,7 @@ def train(
 def train_epochs(config, corpus, run, model, setting, stop, progress: Progress) -> TrainState:
     """Train `model` from the run's newest checkpoint to its last epoch, or until patience runs out. Return the state."""
     monitoring = progress.monitoring
-    all_windows, valid_windows = make_windows(corpus, config)
+    all_windows, valid_windows, _ = make_windows(corpus, config)
     optimizer, stopping = make_optimizer(config.optimizer), config.stopping
     averages = WeightAverages(config.averaging, model.trainable_variables)
     train_step, eval_step = make_train_step(model, config, optimizer, averages), make_eval_step(model)
@@ -309,12 +308,13 @@ def choose_kernel(rnn_mode: str, config: Config) -> str:
     return devices.choose_kernel(rnn_mode, devices.visible_gpus(), config.model.cell, bool(config.dropout.state))
 
 
-def make_windows(corpus: Corpus, config: Config) -> tuple[Windows, Windows]:
-    """Return the windows of the training and validation texts. Raises DataError if one is too short."""
+def make_windows(corpus: Corpus, config: Config) -> tuple[Windows, Windows, Windows]:
+    """Return the windows of the training, validation and test texts. Raises DataError if one is too short."""
     sizes = config.batch_size, config.num_steps
     return (
         windows(corpus.train, *sizes, burn_in=config.burn_in, name="the training text"),
         validation_windows(corpus.valid, *sizes, name="the validation text"),
+        scoring_windows(corpus.test, name="the test text"),
     )
 
 
@@ -333,7 +333,7 @@ def score_test(config, corpus, run, model: LanguageModel, state: TrainState, set
 
     Products are in float32, as in evaluate.py: the score is that of the weights, wherever they were trained.
     """
-    test_windows, (_, valid_windows) = stop.watch(scoring_windows(corpus.test)), make_windows(corpus, config)
+    _, valid_windows, test_windows = make_windows(corpus, config)
     model.set_product_dtype(devices.use_precision("float32"))
     scaled = {}
     if config.temperature_scaling:
@@ -341,7 +341,7 @@ def score_test(config, corpus, run, model: LanguageModel, state: TrainState, set
         require_better_than_guessing(run, None, scaling.unscaled, len(corpus.vocabulary), "valid")
         scaled = {"valid_perplexity": scaling.score.perplexity, "inverse_temperature": scaling.inverse_temperature}
         print_line(f"Inverse Temperature: {scaling.inverse_temperature:g} (valid: {scaling.score.perplexity:.3f})")
-    test = score(make_eval_step(model, jit_compile=len(corpus.test) >= LONG_TEXT), model, test_windows)
+    test = score(make_eval_step(model, jit_compile=len(corpus.test) >= LONG_TEXT), model, stop.watch(test_windows))
     print_line(f"Test Perplexity: {test.perplexity:.3f}")
     require_better_than_guessing(run, None if config.keeps_best else state, test, len(corpus.vocabulary))
     result = {

@@ -95,7 +95,9 @@ def _flag_help(flag: flags.Flag) -> str:
     help = help.removesuffix(";\n    repeat this option to specify a list of values")
     choices = choices.split("|") if choices else []
     listed = ", ".join(f"`{choice}`" for choice in choices)
-    names = f" One of {'[these](#named-configurations)' if set(choices) == CONFIGS.keys() else listed}." if choices else ""
+    if set(choices) == CONFIGS.keys():
+        listed = "[these](#named-configurations)"
+    names = f" One of {listed}." if choices else ""
     return _cell(help + names + (" Can be repeated." if isinstance(flag, flags.MultiFlag) else ""))
 
 

@@ -61,7 +61,7 @@ class Model:
         if self.sum_layers and len(set(self.layers)) > 1:
             raise ConfigError(f"sum_layers: needs layers of one size, not {self.layers}")
         if self.mixture == 1:
-            raise ConfigError("mixture: is of two softmaxes or more, not 1; use 0 for one softmax")
+            raise ConfigError("mixture: needs two softmaxes or more; use 0 for one softmax")
         if self.mixture and self.projection != "none":
             raise ConfigError("mixture: has a projection of its own; leave projection=none")
 
@@ -318,7 +318,7 @@ class Config:
         if self.model.mixture and self.loss.softmax_samples:
             raise ConfigError("softmax_samples: a mixture of softmaxes has no estimate; leave it 0")
         if self.loss.projection_l2 and self.model.mixture:
-            raise ConfigError("projection_l2: is not for the projections of a mixture; leave it 0")
+            raise ConfigError("projection_l2: a mixture of softmaxes has no such penalty; leave it 0")
         if self.loss.projection_l2 and self.model.projection == "none":
             raise ConfigError("projection_l2: the model has no projection; set projection=affine or linear")
         if self.temperature_scaling and self.model.mixture:

@@ -126,6 +126,4 @@ def scoring_windows(tokens: np.ndarray, name: str = "the text") -> Windows:
 
     Raises DataError, which begins with `name`, if the text has fewer than two tokens.
     """
-    if len(tokens) < 2:
-        raise DataError(f"{name}: has {len(tokens)} tokens, too few to predict any; use a longer text")
-    return windows(tokens, 1, 500, drop_remainder=False)
+    return windows(tokens, 1, 500, drop_remainder=False, name=name)

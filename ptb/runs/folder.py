@@ -122,15 +122,18 @@ class RunFolder:
 
     def write_adaptation(self, method: str, record: dict[str, Any]) -> None:
         """Write `adapt-<method>.json`; one of other weights or texts stays beside it as `adapt-<method>-2.json`, and so on."""
+        if self.read_only:
+            return
         path = self.path / f"adapt-{method}.json"
         kept = self.adaptations(method) if path.is_file() else {}
-        if path in kept and kept[path].get("of") != record["of"]:
-            with writing(self.path):
+        continued = [other for other, content in kept.items() if content.get("of") == record["of"]]
+        with writing(self.path):
+            if path in kept and path not in continued:
                 os.replace(path, self._free_path(path.stem))
-        self.write_json(path.name, record)
-        for earlier, content in kept.items():
-            if earlier != path and content.get("of") == record["of"]:  # the search that goes on in this record
-                earlier.unlink(missing_ok=True)
+            self.write_json(path.name, record)
+            for other in continued:  # the new record has its trials
+                if other != path:
+                    other.unlink()
 
     def matches(self, record: dict[str, Any], with_changes: bool = False) -> bool:
         """Return whether this run has begun here; False if none has. Raises RunError if another run has.
@@ -187,12 +190,12 @@ class RunFolder:
         step = newest.step if newest else 0
         if (self.path / "result.json").exists():  # before config.json: with the new one it would be its result
             with writing(self.path):
-                os.replace(self.path / "result.json", self._free_path(f"result-{step}"))
+                os.replace(self.path / "result.json", self._free_path(f"result-{step}"))  # may finish twice at a step
         first = begun.get("first_config", begun["config"])
         return {"first_config": first, "changes": begun.get("changes", []) + [change.to_record(step) for change in changes]}
 
     def _free_path(self, stem):
-        """Return `stem`.json, or `stem`-2.json and so on if there is one: a run can finish more than once at a step."""
+        """Return `stem`.json, or `stem`-2.json and so on if there is one."""
         stems = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
         return next(path for stem in stems if not (path := self.path / f"{stem}.json").exists())
 

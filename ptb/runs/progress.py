@@ -106,7 +106,7 @@ class Progress:
         if self._live:
             self._draw(state, "validating")
         yield
-        state.start_clock()  # the next part reads the clock for its line
+        state.start_clock()  # otherwise the line of the next part would count this one as training
         self._scored_seconds += time.monotonic() - begun
 
     def validated(self, state: TrainState, reached: float) -> None:

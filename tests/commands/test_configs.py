@@ -111,9 +111,8 @@ RECIPES = {
         "dropout": Dropout(embedding=0.3, input=0.5, hidden=0.5, state=0.3, output=0.5, locked=True),
     },
     "small_tied": {"tied": True, "projection": "none", "dropout": Dropout()},
-    "small_tied_projected": {
-        **{"tied": True, "projection": "affine", "projection_l2": 1 / (20 * 6.5), "batch_size": 20, "dropout": Dropout()},
-    },
+    "small_tied_projected": {"tied": True, "projection": "affine", "projection_l2": 1 / (20 * 6.5), "dropout": Dropout()}
+    | {"batch_size": 20},
     "word_language_model_200": PYTORCH | {"layers": (200, 200), "dropout": Dropout.everywhere(0.2)},
     "word_language_model_650": PYTORCH | {"layers": (650, 650), "dropout": Dropout.everywhere(0.5)},
     "melis_10m": LAMB
@@ -202,7 +201,7 @@ def test_a_variant_differs_from_its_base_as_its_name_says(name, changes):
 @pytest.mark.parametrize("config", [named.config for named in CONFIGS.values()], ids=CONFIGS)
 def test_windows_have_the_sizes_of_the_configuration(config):
     text = np.arange(10_000, dtype=np.int32)
-    train_windows, valid_windows = train.make_windows(Corpus(Vocabulary(("<eos>",)), text, text, text), config)
+    train_windows, valid_windows, _ = train.make_windows(Corpus(Vocabulary(("<eos>",)), text, text, text), config)
     (inputs, targets), (following, _) = train_windows[0], train_windows[1]
     assert inputs.shape == targets.shape == (config.batch_size, config.burn_in + config.num_steps)
     np.testing.assert_array_equal(targets, inputs + 1)

@@ -44,7 +44,7 @@ def test_training_stops_when_patience_runs_out(patient):
 
 def test_the_best_weights_are_restored_and_are_those_that_other_commands_open(patient, random_corpus):
     folder, model, state = patient
-    _, valid_windows = train.make_windows(random_corpus, PATIENT)
+    _, valid_windows, _ = train.make_windows(random_corpus, PATIENT)
     assert score(make_eval_step(model), model, valid_windows).perplexity == pytest.approx(state.best_perplexity, rel=1e-6)
     opened = ptb.load(folder).model
     for ours, theirs in zip(model.get_weights(), opened.get_weights(), strict=True):
@@ -73,7 +73,7 @@ class StopSomewhere(StopAt):
 
 def test_a_patient_run_that_is_stopped_anywhere_ends_as_an_unbroken_one(patient, random_corpus, tmp_path):
     folder, unbroken, expected = patient
-    train_windows, _ = train.make_windows(random_corpus, PATIENT)
+    train_windows, _, _ = train.make_windows(random_corpus, PATIENT)
     run, places = RunFolder(tmp_path), set()
     for count in [47, 31, 52] * 10:
         stop = StopSomewhere(count)
@@ -94,7 +94,7 @@ def test_a_patient_run_that_is_stopped_anywhere_ends_as_an_unbroken_one(patient,
 def test_the_training_perplexity_of_the_result_is_that_of_the_epoch_with_the_best_weights(patient, random_corpus):
     folder, model, state = patient
     result = train.score_test(PATIENT, random_corpus, RunFolder(folder), model, state, {}, StopAt())
-    windows, _ = train.make_windows(random_corpus, PATIENT)
+    windows, _, _ = train.make_windows(random_corpus, PATIENT)
     record = history(folder)[(result["best_step"] - 1) // len(windows)]
     assert record["epoch"] < len(state.history)  # or it could as well be the last
     assert result["train_perplexity"] == record["train_perplexity"]

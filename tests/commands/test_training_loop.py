@@ -116,7 +116,7 @@ def test_seconds_are_those_of_the_training_of_an_epoch_also_in_a_resumed_run(ran
     with pytest.raises(SystemExit):
         begin(config, random_corpus, tmp_path, StopAt(5))
     begin(config, random_corpus, tmp_path)
-    windows, _ = train.make_windows(random_corpus, config)
+    windows, _, _ = train.make_windows(random_corpus, config)
     assert len(windows) > 10
     assert [record["seconds"] for record in records(tmp_path)] == [len(windows)] * 2
     assert [record["words_per_second"] for record in records(tmp_path)] == [config.batch_size * config.num_steps] * 2

@@ -153,7 +153,7 @@ def test_scoring_windows_contain_every_prediction_once():
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_a_text_without_a_prediction_cannot_be_scored(count):
-    with raises_one_line(DataError, f"the test text: has {count} tokens"):
+    with raises_one_line(DataError, f"the test text: has {count} tokens, too few"):
         scoring_windows(np.zeros(count, np.int32), name="the test text")
 
 

@@ -102,6 +102,19 @@ def test_a_damaged_result_is_a_warning_because_it_can_be_made_again(run, content
     assert str(run.path / "result.json") in warning
 
 
+def test_searches_for_other_weights_or_texts_stay_beside_the_newest(run):
+    first, second = {"of": "valid", "trials": [1]}, {"of": "another text", "trials": []}
+    for record in (first, second, first | {"trials": [1, 2]}):
+        run.write_adaptation("cache", record)
+    newest, earlier = run.adaptations("cache").items()
+    assert newest == (run.path / "adapt-cache.json", {"of": "valid", "trials": [1, 2]})
+    assert earlier[1] == second
+    assert len(list(run.path.glob("adapt-*"))) == 2
+    run.read_only = True
+    run.write_adaptation("cache", {"of": "a third text"})
+    assert list(run.adaptations("cache").items()) == [newest, earlier]
+
+
 def test_a_run_from_before_configurations_had_parts_begins_again_in_todays_form(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(FORMER))
     run = RunFolder(tmp_path)

@@ -252,7 +252,7 @@ def test_the_best_validated_average_is_what_scores_the_test_and_what_other_comma
     averages = averages_of(folder)
     assert averages["average/active"] == 1
     assert state.best_perplexity == min(state.validations)
-    _, valid_windows = train.make_windows(random_corpus, config)
+    _, valid_windows, _ = train.make_windows(random_corpus, config)
     step = make_eval_step(model)
     assert score(step, model, valid_windows).perplexity == pytest.approx(state.best_perplexity, rel=1e-6)
     best = {name.removeprefix("best/"): array for name, array in averages.items() if name.startswith("best/")}
